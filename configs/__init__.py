@@ -1,0 +1,1 @@
+"""Example missions as package data: payload configuration, orbits, pipelines and flight plans."""
