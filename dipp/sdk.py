@@ -1,0 +1,303 @@
+"""What the author of a module imports.
+
+A module is one Python file with a `MANIFEST` and `run(batch, params)`. `run` works on
+`batch.images` (a plain list: change, remove, append) and returns the batch or None. It runs in a
+process of its own; whatever it does there cannot hurt anything but this one batch. Optional:
+`load(params)` is called once when the pipeline is loaded (build models there, as globals),
+`rehearse(params)` warms up code paths in idle time and must have no visible effect.
+Source: dipp.md 13.
+
+    MANIFEST = Manifest("invert", "1.0", "negative of every image", errors={1: "image is encoded"})
+
+    def run(batch: Batch, params: Params) -> None:
+        for image in batch.images:
+            if image.is_encoded:
+                fail(1, "decode it first")
+            pixels = image.edit()
+            pixels ^= pixels.dtype.type(-1)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from dipp.errors import CODE_LIMIT, Code
+from dipp.manifest import REQUIRED, Manifest, Param, Params, ParamValue
+from dipp.metadata import ItemValue, Metadata
+from dipp.workspace import ImageRef, ModuleError, SegmentRange, Workspace
+
+__all__ = [
+    "REQUIRED",
+    "Batch",
+    "Image",
+    "Manifest",
+    "Metadata",
+    "ModuleError",
+    "Param",
+    "ParamValue",
+    "Params",
+    "fail",
+]
+
+# Pixels of 1..8 bits lie in bytes, 9..16 in little-endian words, 32 are floats. Source: dipp.md 8.
+_DTYPES: dict[int, np.dtype[Any]] = {
+    8: np.dtype(np.uint8),
+    16: np.dtype("<u2"),
+    32: np.dtype("<f4"),
+}
+_BITS = {dtype: bits for bits, dtype in _DTYPES.items()}
+ENCODING_ITEM = "enc"
+Pixels = npt.NDArray[Any]
+
+
+def fail(code: int, reason: str = "") -> NoReturn:
+    """Give up on the batch. 1..99 are the module's own numbers, listed in its manifest."""
+    if not 0 <= code <= CODE_LIMIT:
+        raise ValueError(f"error code {code} is not in 0..{CODE_LIMIT}")
+    raise ModuleError(code, reason)
+
+
+class Image:
+    """One image of a batch. Pixels are shared memory: read them freely, write only via `edit`."""
+
+    __slots__ = ("_meta_ref", "_metadata", "_pixels_ref", "_space")
+
+    def __init__(
+        self,
+        space: Workspace,
+        metadata: Metadata,
+        pixels: SegmentRange,
+        meta_ref: SegmentRange | None = None,
+    ) -> None:
+        self._space = space
+        self._metadata = metadata
+        self._pixels_ref = pixels
+        self._meta_ref = meta_ref
+
+    @property
+    def metadata(self) -> Metadata:
+        """What is known about the image; change it with `update` and `add_item`."""
+        return self._metadata
+
+    @property
+    def is_encoded(self) -> bool:
+        """True if the bytes are a compressed file (item `enc` names the format)."""
+        return bool(self._metadata.item(ENCODING_ITEM))
+
+    @property
+    def data(self) -> memoryview:
+        """The raw bytes, read-only and not copied."""
+        return self._space.view(self._pixels_ref)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one sample, from `bits_pixel`."""
+        bits = self._metadata.bits_pixel
+        if bits <= 16:
+            return _DTYPES[8 if bits <= 8 else 16]
+        if bits == 32:
+            return _DTYPES[32]
+        raise ModuleError(Code.BATCH_INVALID, f"{bits} bits per pixel")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(height, width) or, with more than one channel, (height, width, channels)."""
+        meta = self._metadata
+        flat = (meta.height, meta.width)
+        return (*flat, meta.channels) if meta.channels > 1 else flat
+
+    @property
+    def pixels(self) -> Pixels:
+        """The samples as a read-only array, not copied. Raises ModuleError (305) if encoded."""
+        return self._array(self.data)
+
+    def edit(self) -> Pixels:
+        """Return the samples as a writable array that is the image's result.
+
+        The first call copies them into this stage's own memory; what came in stays as it was.
+        """
+        if self._pixels_ref.segment != self._space.arena_index:
+            self._array(self.data)
+            self._pixels_ref = self._space.store(self.data)
+        return self._array(self._space.writable(self._pixels_ref))
+
+    def _array(self, view: memoryview) -> Pixels:
+        count = int(np.prod(self.shape, dtype=np.int64))
+        if self.is_encoded or count * self.dtype.itemsize != len(view):
+            encoding = self._metadata.item(ENCODING_ITEM)
+            raise ModuleError(
+                Code.BATCH_INVALID,
+                f"{len(view)} bytes are not {self.shape} of {self.dtype}, encoding {encoding}",
+            )
+        return np.frombuffer(view, dtype=self.dtype).reshape(self.shape)
+
+    # -- metadata
+
+    @property
+    def items(self) -> Mapping[str, ItemValue]:
+        """The custom items by key; of duplicates the first counts."""
+        return dict(reversed(self._metadata.items))
+
+    def update(self, **changes: Any) -> None:
+        """Change metadata fields, for example `camera="ir"`; the pixels are not touched."""
+        self._set_metadata(self._metadata.replace(**changes))
+
+    def add_item(self, key: str, value: ItemValue) -> None:
+        """Append a custom item. Ends the module with 511 if the key is there already."""
+        if self._metadata.item(key) is not None:
+            raise ModuleError(Code.METADATA_DUPLICATE, f"item {key!r} is already there")
+        self._set_metadata(self._metadata.with_item(key, _plain(value)))
+
+    def set_item(self, key: str, value: ItemValue) -> None:
+        """Replace a custom item or append it."""
+        others = tuple(item for item in self._metadata.items if item[0] != key)
+        self._set_metadata(self._metadata.replace(items=(*others, (key, _plain(value)))))
+
+    def item_bool(self, key: str) -> bool:
+        """Return a bool item. Ends the module with 507 if there is none."""
+        return bool(self._item(key, bool, Code.METADATA_BOOL))
+
+    def item_int(self, key: str) -> int:
+        """Return an int item. Ends the module with 508 if there is none."""
+        return int(self._item(key, int, Code.METADATA_INT))
+
+    def item_float(self, key: str) -> float:
+        """Return a float item. Ends the module with 509 if there is none."""
+        return float(self._item(key, float, Code.METADATA_FLOAT))
+
+    def item_string(self, key: str) -> str:
+        """Return a string item. Ends the module with 510 if there is none."""
+        return str(self._item(key, str, Code.METADATA_STRING))
+
+    def _item(self, key: str, kind: type, code: Code) -> ItemValue:
+        value = self._metadata.item(key)
+        if value is None or type(value) is not kind:
+            raise ModuleError(code, f"item {key!r} is {value!r}, wanted {kind.__name__}")
+        return value
+
+    def _set_metadata(self, metadata: Metadata) -> None:
+        self._metadata, self._meta_ref = metadata, None
+
+    # -- results
+
+    def derive(
+        self,
+        pixels: Pixels | None = None,
+        data: bytes | bytearray | memoryview | None = None,
+        *,
+        encoding: str | None = None,
+        **changes: Any,
+    ) -> Image:
+        """Return a new image with this one's obid, camera, timestamp and items.
+
+        `pixels` is (h, w) or (h, w, c) of uint8, uint16 or float32 and sets the dimensions; an
+        array from `Batch.allocate`, `edit` or a contiguous part of an input is not copied.
+        `data` is a compressed file, then name its format with `encoding`. With neither, the same
+        pixels are shared. `changes` are metadata fields.
+        """
+        metadata, place = self._metadata, self._pixels_ref
+        if pixels is not None:
+            metadata, place = self._from_array(pixels)
+        elif data is not None:
+            place = self._space.store(data)
+            metadata = metadata.replace(size=place.length)
+        if encoding is not None:
+            others = tuple(item for item in metadata.items if item[0] != ENCODING_ITEM)
+            metadata = metadata.replace(items=(*others, (ENCODING_ITEM, encoding)))
+        return Image(self._space, metadata.replace(**changes), place)
+
+    def _from_array(self, pixels: Pixels) -> tuple[Metadata, SegmentRange]:
+        bits = _BITS.get(pixels.dtype)
+        if bits is None or pixels.ndim not in (2, 3):
+            raise TypeError(
+                f"pixels of {pixels.dtype} {pixels.shape}: wanted uint8, uint16 or float32,"
+                " (height, width) or (height, width, channels)"
+            )
+        if bits == 16 and 8 < self._metadata.bits_pixel < 16:
+            bits = self._metadata.bits_pixel
+        place = self._space.locate(pixels)
+        if place is None:
+            place = self._space.store(np.ascontiguousarray(pixels).reshape(-1).data)
+        metadata = self._metadata.replace(
+            size=place.length,
+            height=pixels.shape[0],
+            width=pixels.shape[1],
+            channels=pixels.shape[2] if pixels.ndim == 3 else 1,
+            bits_pixel=bits,
+            items=tuple(item for item in self._metadata.items if item[0] != ENCODING_ITEM),
+        )
+        return metadata, place
+
+    def to_ref(self) -> ImageRef:
+        """Return where the image lies, storing its metadata if it changed. Runner only."""
+        if self._meta_ref is None:
+            self._meta_ref = self._space.store(self._metadata.encode())
+        return ImageRef(meta=self._meta_ref, pixels=self._pixels_ref)
+
+
+class Batch:
+    """The images a module works on. `images` is a plain list; what it holds at the end goes on."""
+
+    def __init__(
+        self, images: Iterable[Image], *, space: Workspace, pipeline_id: int, batch_id: int
+    ) -> None:
+        self.images = list(images)
+        self.pipeline_id = pipeline_id
+        self.batch_id = batch_id
+        self.dropped: list[tuple[Image, str]] = []
+        self._space = space
+
+    def __iter__(self) -> Iterator[Image]:
+        # Over a copy, so that a loop may drop and append.
+        return iter(list(self.images))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @classmethod
+    def from_refs(
+        cls, refs: Iterable[ImageRef], space: Workspace, *, pipeline_id: int, batch_id: int
+    ) -> Batch:
+        """Build the batch a module sees. Runner only; raises ContentError (305)."""
+        images = [
+            Image(space, Metadata.decode(space.view(ref.meta)), ref.pixels, ref.meta)
+            for ref in refs
+        ]
+        return cls(images, space=space, pipeline_id=pipeline_id, batch_id=batch_id)
+
+    def allocate(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
+        """Return an array in the output memory; `Image.derive(pixels=...)` takes it uncopied.
+
+        Ends the module with 100 if the memory of the stage is used up.
+        """
+        return self._space.allocate(shape, dtype)
+
+    def drop(self, image: Image, reason: str) -> None:
+        """Remove an image from the batch and say why in the log."""
+        self.images = [kept for kept in self.images if kept is not image]
+        self.dropped.append((image, reason))
+        meta = image.metadata
+        self.log(f"dropped image obid {meta.obid} camera {meta.camera}: {reason}")
+
+    def replace(self, image: Image, *others: Image) -> None:
+        """Put other images in the place of one, for example its tiles."""
+        at = next(i for i, kept in enumerate(self.images) if kept is image)
+        self.images[at : at + 1] = others
+
+    def log(self, text: str) -> None:
+        """Write one line to the module's log; the last one is kept in a crash record."""
+        sys.stderr.write(text.replace("\n", " ") + "\n")
+        sys.stderr.flush()
+
+
+def _plain(value: object) -> ItemValue:
+    """Turn a numpy scalar into the Python value that metadata can hold."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(plain, bool | int | float | str):
+        raise TypeError(f"metadata item of type {type(value).__name__}")
+    return plain
