@@ -72,6 +72,9 @@ class Flow(NamedTuple):
     unserved_w: float
 
 
+_STILL = Flow(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
 @dataclass(slots=True)
 class EnergyTally:
     """Energies since the start, watt-hours."""
@@ -96,7 +99,7 @@ class Battery:
     figures: BatteryFigures
     stored_wh: float
     tally: EnergyTally = field(default_factory=EnergyTally)
-    flow: Flow = Flow(0.0, 0.0, 0.0, 0.0, 0.0)
+    flow: Flow = _STILL
 
     def __post_init__(self) -> None:
         self.stored_wh = max(0.0, min(self.figures.capacity_wh, self.stored_wh))

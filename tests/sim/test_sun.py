@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -66,8 +67,8 @@ def test_penumbra_is_continuous_and_half_lit_at_the_edge_of_the_earth() -> None:
     steps = [_light_at(edge - 0.6 + 0.01 * i) for i in range(121)]
     assert steps[0] == 0.0
     assert steps[-1] == 1.0
-    assert all(a <= b for a, b in zip(steps, steps[1:], strict=False))
-    assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) < 0.03
+    assert all(a <= b for a, b in itertools.pairwise(steps))
+    assert max(b - a for a, b in itertools.pairwise(steps)) < 0.03
 
 
 def test_penumbra_is_as_wide_as_the_sun() -> None:
