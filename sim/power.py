@@ -154,13 +154,13 @@ class Battery:
         room = self.figures.capacity_wh - self.stored_wh
         gained = min(room, surplus_wh * self.figures.charge_efficiency)
         taken = gained / self.figures.charge_efficiency
-        return gained, surplus_wh - taken, taken - gained
+        return gained, max(0.0, surplus_wh - taken), taken - gained
 
     def _discharge(self, need_wh: float) -> tuple[float, float, float]:
         """Return (gained: negative, unserved, lost) of a need."""
         given = min(self.stored_wh, need_wh / self.figures.discharge_efficiency)
         delivered = given * self.figures.discharge_efficiency
-        return -given, need_wh - delivered, given - delivered
+        return -given, max(0.0, need_wh - delivered), given - delivered
 
 
 def panel_watts(panels: Sequence[Panel], state: OrbitState) -> float:
@@ -186,15 +186,38 @@ def to_orbit_frame(vector: Vector, state: OrbitState) -> Vector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A parameter of another node, by the names of the configuration."""
+
+    node: str
+    parameter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """A switched output of the EPS: its name and its power in each state of what hangs on it."""
+    """An output of the EPS: its power in each state of what hangs on it, and how that is learnt.
+
+    `states` names the values 0, 1, ... of the parameter `state_source`; until it is known, `state`
+    holds. `count_source` is a counter that costs `joules_per_count` each time it goes up by one:
+    pictures taken, seconds of transmission.
+    """
 
     name: str
     watts: Mapping[str, float]
     state: str
+    states: tuple[str, ...] = ()
+    state_source: Source | None = None
+    count_source: Source | None = None
+    joules_per_count: float = 0.0
+    switchable: bool = True
 
-    def load_w(self, state: str, on: bool) -> float:
-        """Return the power drawn. An unknown state counts as the dearest one, to be safe."""
-        if not on:
-            return 0.0
-        return self.watts.get(state, max(self.watts.values()))
+    def __post_init__(self) -> None:
+        for state in (self.state, *self.states):
+            if state not in self.watts:
+                raise ConfigError(f"channel {self.name}: no power is given for state {state!r}")
+        if min(self.watts.values()) < 0 or self.joules_per_count < 0:
+            raise ConfigError(f"channel {self.name}: powers must not be negative")
+
+    def state_name(self, value: int) -> str:
+        """Return the state a parameter value stands for; the default one for an unknown value."""
+        return self.states[value] if 0 <= value < len(self.states) else self.state

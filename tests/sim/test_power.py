@@ -128,8 +128,20 @@ def test_panels_are_dark_in_eclipse_and_never_give_more_than_they_can() -> None:
     assert max(power.panel_watts((zenith,), s) for s in states) > 8.0
 
 
-def test_channel_load_by_state_and_switch() -> None:
-    channel = Channel(name="a53", watts={"running": 3.0, "suspended": 0.1}, state="running")
-    assert channel.load_w("suspended", on=True) == 0.1
-    assert channel.load_w("running", on=False) == 0.0
-    assert channel.load_w("no such state", on=True) == 3.0
+def test_channel_states_and_what_is_wrong_with_them() -> None:
+    channel = Channel(
+        name="a53",
+        watts={"running": 3.0, "suspended": 0.1},
+        state="running",
+        states=("suspended", "running"),
+    )
+    assert [channel.state_name(v) for v in (0, 1, 2, -1)] == [
+        "suspended",
+        "running",
+        "running",
+        "running",
+    ]
+    with pytest.raises(ConfigError, match="no power is given for state 'off'"):
+        Channel(name="a53", watts={"on": 1.0}, state="off")
+    with pytest.raises(ConfigError, match="negative"):
+        Channel(name="a53", watts={"on": -1.0}, state="on")
