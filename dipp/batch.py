@@ -65,9 +65,15 @@ def split_blocks(view: Buffer, num_images: int, batch_size: int) -> tuple[ImageB
     return tuple(blocks)
 
 
-def read_block(view: Buffer, offset: int = 0, index: int = 0) -> ImageBlock:
-    """Parse the block at `offset`; `index` is for the message. Raises ContentError (305)."""
-    rest = len(view) - offset - META_SIZE.size
+def read_block(
+    view: Buffer, offset: int = 0, index: int = 0, available: int | None = None
+) -> ImageBlock:
+    """Parse the block at `offset`; `index` is for the message. Raises ContentError (305).
+
+    `available` is the number of bytes that exist where `view` holds only the first of them.
+    """
+    size = len(view) if available is None else available
+    rest = size - offset - META_SIZE.size
     if offset < 0 or rest < 0:
         raise ContentError(f"image {index}: no room for a length at offset {offset}")
     (meta_size,) = META_SIZE.unpack_from(view, offset)
@@ -76,8 +82,8 @@ def read_block(view: Buffer, offset: int = 0, index: int = 0) -> ImageBlock:
     meta_offset = offset + META_SIZE.size
     pixel_offset = meta_offset + meta_size
     metadata = Metadata.decode(memoryview(view)[meta_offset:pixel_offset])
-    if metadata.size > len(view) - pixel_offset:
-        left = len(view) - pixel_offset
+    if metadata.size > size - pixel_offset:
+        left = size - pixel_offset
         raise ContentError(f"image {index}: {metadata.size} bytes of pixels, {left} left")
     return ImageBlock(
         meta_offset=meta_offset,

@@ -2,7 +2,7 @@
 
 Theory of operation: `Code` is the one table; telemetry, shell, documentation and the runner read
 its rows. Modules own 1..99 (reported as 700 + number) and may set any number >= 100 verbatim, so a
-code on the wire is a plain int that may not be in the table. Source: dipp.md 11; 202, 305, 306,
+code on the wire is a plain int that may not be in the table. Source: dipp.md 11; 202, 305..308,
 518 and 603..606 are ours.
 """
 
@@ -44,6 +44,8 @@ class Code(IntEnum):
     SHM_STAT = 304, False, "image segment could not be examined"
     BATCH_INVALID = 305, False, "batch does not parse or its sizes disagree"
     SEGMENT_TOO_SMALL = 306, False, "image segment is smaller than the batch says"
+    OUTPUT_TOO_LARGE = 307, False, "result does not fit the image store"
+    STORE_FAILED = 308, True, "image store could not be written"
     PIPE_READ = 400, True, "result of the module could not be read"
     PIPE_EMPTY = 401, False, "module ended without a result"
     PIPE_CREATE = 402, True, "no channel to the module could be made"
