@@ -85,6 +85,8 @@ class Stack:
         self.version = check_version(version)
         self.rng = rng if rng is not None else random.Random()
         self.interfaces: list[Interface] = []
+        # The own addresses, without 0; grows with each interface.
+        self.addresses: set[int] = set()
         self.taps: list[Tap] = []
         self.counters = StackCounters()
         # The last faults of handlers and serve tasks, for diagnosis; bounded like the scheduler's.
@@ -120,6 +122,7 @@ class Stack:
             raise MisuseError(f"there already is an interface {name}")
         interface = Interface(name, address, send, netmask, self.version)
         self.interfaces.append(interface)
+        self.addresses.add(address)
         if self._default is None or (default and not self._default_claimed):
             self._default = interface
         self._default_claimed = self._default_claimed or default
@@ -127,7 +130,7 @@ class Stack:
 
     def is_own(self, node: int) -> bool:
         """Tell whether a packet to this node would stay here."""
-        return node == 0 or any(interface.address == node for interface in self.interfaces)
+        return node == 0 or node in self.addresses
 
     def _route(self, node: int) -> Interface | None:
         for interface in self.interfaces:
