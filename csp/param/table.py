@@ -24,7 +24,7 @@ from csp.param.errors import (
     UnknownParam,
 )
 from csp.param.spec import ParamSpec, decode_text, encode_text
-from csp.param.types import TYPES, Mask, ParamType, TypeClass, Value
+from csp.param.types import SINGLE_LIMIT, TYPES, Mask, ParamType, TypeClass, Value
 
 __all__ = ["ChangeHook", "ParamSpec", "ParamTable", "Parameter", "TextParameter", "WriteCallback"]
 
@@ -159,12 +159,8 @@ class Parameter:
 
     def _check_precision(self, value: Value) -> None:
         for one in value if isinstance(value, (list, tuple)) else (value,):
-            # Halfway between the biggest single and 2**128: from here on rounding gives infinity.
-            if isinstance(one, float) and math.isfinite(one) and abs(one) >= _SINGLE_LIMIT:
+            if isinstance(one, float) and math.isfinite(one) and abs(one) >= SINGLE_LIMIT:
                 raise OutOfRange(f"{one!r} does not fit {self.name} (float)")
-
-
-_SINGLE_LIMIT = (2.0 - 2.0**-24) * 2.0**127
 
 
 class TextParameter(Parameter):

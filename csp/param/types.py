@@ -9,6 +9,9 @@ from typing import TypeAlias
 Scalar: TypeAlias = int | float | str | bytes
 Value: TypeAlias = int | float | str | bytes | list[int] | list[float]
 
+# Halfway between the biggest single and 2**128: from here on rounding gives infinity.
+SINGLE_LIMIT = (2.0 - 2.0**-24) * 2.0**127
+
 
 class ParamType(IntEnum):
     """Type numbers as they go over the wire. 16 is reserved for "invalid"."""

@@ -73,18 +73,14 @@ def test_neighbours_stay_untouched_when_every_parameter_is_filled():
         assert {o.name: o.get_all() for o in table if o is not parameter} == before
 
 
+FLOATS = make_table()
+
+
 @given(st.floats(width=32), st.floats())
 def test_floats_round_to_their_width(single, double):
-    table = ParamTable(
-        [
-            ParamSpec(id=0, name="f", type=ParamType.FLOAT),
-            ParamSpec(id=1, name="d", type=ParamType.DOUBLE),
-        ]
-    )
-    table["f"].set(single)
-    table["d"].set(double)
-    for name, value in (("f", single), ("d", double)):
-        got = table[name].get()
+    for name, value in (("one_flt", single), ("one_dbl", double)):
+        FLOATS[name].set(value)
+        got = FLOATS[name].get()
         assert got == value or (math.isnan(got) and math.isnan(value))
 
 
