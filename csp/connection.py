@@ -28,6 +28,8 @@ Serve = Callable[["Connection"], Coroutine[Any, Any, None]]
 MAX_CONNECTIONS = 64
 # Handshakes may not fill the table: a SYN flood then only competes with other handshakes.
 MAX_HALF_OPEN = 32
+# A service may outlive its connection for a while, but not without bound.
+_MAX_SERVING = 2 * MAX_CONNECTIONS
 # An open connection is given up for a new one only after this silence.
 _IDLE_S = 1.0
 _CONTROL_PRIO = 1
@@ -285,7 +287,7 @@ class ConnectionTable:
         except DecodeError:
             self.malformed += 1
             return True
-        if self._serving >= MAX_CONNECTIONS or not self._make_room():
+        if self._serving >= _MAX_SERVING or not self._make_room():
             self.refused += 1
             self._reset(interface, packet, syn)
             return True

@@ -7,9 +7,10 @@ from `received` the data in order. Nothing here reads a clock or draws a random 
 Recovery goes beyond the reference, within its wire format. The receiver acknowledges at once what
 shows a gap or a repetition, and remembers an early reset until the gap before it is closed. The
 sender repeats the oldest segment after two acknowledgements of the same number, repairs further
-gaps one per acknowledgement, and otherwise by timer; the timer restarts with each progress, so a
-window that takes longer than the packet timeout on a slow link is not sent twice. A reset is
-repeated while the peer is silent. Source: csp.md 6.
+gaps one per acknowledgement, and otherwise by timer. The timer follows the measured round trip
+(RFC 6298) and never exceeds the packet timeout, because csh's 5 s leave one retry before its
+connection timeout; it restarts with each progress, so a window that takes long on a slow link is
+not sent twice. A reset is repeated while the peer is silent. Source: csp.md 6.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ _MIN_RECEIVE_QUEUE = 64
 _DUPLICATE_ACKS = 2
 # Segments repeated per timer: the whole window of a real node, a probe of a bigger one.
 _TIMER_BURST = 4
+# Never repeat faster than this, whatever the round trip: the peer may delay acknowledgements, and
+# the handshake says little about the time a full window spends on a slow link.
+_MIN_REPEAT_S = 1.0
+_MIN_TRIES = 5
+# Repetition of SYN, SYN/ACK and RST, if the packet timeout is longer.
+_CONTROL_REPEAT_S = 1.0
 
 
 class State(Enum):
@@ -55,6 +62,7 @@ class End(Enum):
 class _InFlight:
     data: bytes
     sent_at: float
+    repeated: bool = False
 
 
 class RdpConnection:
@@ -76,6 +84,7 @@ class RdpConnection:
         self._rolling = rolling
         self._window = options.window
         self._packet_timeout_s = options.packet_timeout_ms / 1000
+        self._control_timeout_s = min(self._packet_timeout_s, _CONTROL_REPEAT_S)
         self._conn_timeout_s = options.conn_timeout_ms / 1000
         self._ack_timeout_s = options.ack_timeout_ms / 1000
         # With a window smaller than the delay count the peer would stall until the ack timeout.
@@ -95,6 +104,10 @@ class RdpConnection:
         self._same_acks = 0
         self._recover_until: int | None = None
         self._recover_at = now
+        self._round_trip_s: float | None = None
+        self._round_trip_deviation_s = 0.0
+        self._repeat_after_s = self._packet_timeout_s
+        self._handshake_repeated = False
 
     @classmethod
     def connect(
@@ -197,6 +210,7 @@ class RdpConnection:
         for offset in range(min(count, len(self._in_flight))):
             packet = self._in_flight[offset]
             packet.sent_at = now
+            packet.repeated = True
             self.retransmissions += 1
             self._send_data(packet.data, (first + offset) & 0xFFFF, now)
         self._same_acks = 0
@@ -242,6 +256,7 @@ class RdpConnection:
 
     def _open(self, now: float) -> None:
         self.state = State.OPEN
+        self._measure(None if self._handshake_repeated else now - self._control_at)
         self.last_heard = self._progress_at = now
 
     def _ahead(self, seq: int) -> int:
@@ -288,7 +303,8 @@ class RdpConnection:
             return False
         if behind < outstanding:
             for _ in range(outstanding - behind):
-                self._in_flight.popleft()
+                packet = self._in_flight.popleft()
+            self._measure(None if packet.repeated else now - packet.sent_at)
             self._progress_at = now
             self._same_acks = 0
             self._repair_next_gap(segment.ack, now)
@@ -297,6 +313,24 @@ class RdpConnection:
             if self._same_acks == _DUPLICATE_ACKS and self._recover_until is None:
                 self._recover(1, now)
         return True
+
+    def _measure(self, round_trip_s: float | None) -> None:
+        """Set the repeat timer from a round trip; None is one that cannot be attributed."""
+        if round_trip_s is not None:
+            mean = self._round_trip_s
+            if mean is None:
+                self._round_trip_s = round_trip_s
+                self._round_trip_deviation_s = round_trip_s / 2
+            else:
+                deviation = abs(round_trip_s - mean)
+                self._round_trip_deviation_s += (deviation - self._round_trip_deviation_s) / 4
+                self._round_trip_s = mean + (round_trip_s - mean) / 8
+        if self._round_trip_s is not None:
+            wanted = self._round_trip_s + 4 * self._round_trip_deviation_s
+            # Acknowledgements that the peer delays stretch the measure; some tries must fit into
+            # the connection timeout nevertheless.
+            longest = max(self._conn_timeout_s / _MIN_TRIES, 1.5 * self._round_trip_s)
+            self._repeat_after_s = min(max(wanted, _MIN_REPEAT_S), longest, self._packet_timeout_s)
 
     def _recover(self, count: int, now: float) -> None:
         """Repeat the oldest packets and watch for gaps among those sent until now."""
@@ -371,7 +405,7 @@ class RdpConnection:
             return None
         when = self.last_heard + self._conn_timeout_s
         if self.state is not State.OPEN:
-            when = min(when, self._control_at + self._packet_timeout_s)
+            when = min(when, self._control_at + self._control_timeout_s)
         elif self._rcv_acked != self._rcv_cur:
             when = min(when, self._acked_at + self._ack_timeout_s)
         if self._in_flight:
@@ -379,7 +413,7 @@ class RdpConnection:
         return when
 
     def _repeat_at(self) -> float:
-        return max(self._in_flight[0].sent_at, self._progress_at) + self._packet_timeout_s
+        return max(self._in_flight[0].sent_at, self._progress_at) + self._repeat_after_s
 
     def on_timer(self, now: float) -> None:
         """Do what is due at `now`; harmless if nothing is."""
@@ -393,7 +427,7 @@ class RdpConnection:
         if self.state is State.OPEN:
             if self._rcv_acked != self._rcv_cur and now >= self._acked_at + self._ack_timeout_s:
                 self._send_ack(now)
-        elif now >= self._control_at + self._packet_timeout_s:
+        elif now >= self._control_at + self._control_timeout_s:
             self._repeat_control(now)
 
     def _time_out(self, now: float) -> None:
@@ -403,6 +437,7 @@ class RdpConnection:
         self._finish(End.LOCAL if closing else End.TIMEOUT)
 
     def _repeat_control(self, now: float) -> None:
+        self._handshake_repeated = True
         if self.state is State.SYN_SENT:
             self._send_syn(now)
         elif self.state is State.SYN_RCVD:
