@@ -9,7 +9,7 @@ Source: dipp.md 8, defect D5.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dipp.errors import Code, ContentError, MisuseError
@@ -20,7 +20,12 @@ ALIGNMENT_BYTES = 64
 # The flown camera sends at most some tens; a cap keeps a forged count from filling the memory.
 MAX_IMAGES = 4096
 
+# Covers length and metadata of all but exceptional images in one read.
+_PEEK_BYTES = 1024
+
 Buffer = bytes | bytearray | memoryview
+# Takes offset and size; returns at most that many bytes, fewer where the segment ends.
+Reader = Callable[[int, int], Buffer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +45,17 @@ class ImageBlock:
 
 
 def split_blocks(view: Buffer, num_images: int, batch_size: int) -> tuple[ImageBlock, ...]:
-    """Find the images of a batch in a segment.
+    """Find the images of a batch in memory. Raises like `find_blocks`."""
+    body = memoryview(view)
+    return find_blocks(
+        lambda offset, size: body[offset : offset + size], len(body), num_images, batch_size
+    )
+
+
+def find_blocks(
+    read: Reader, segment_size: int, num_images: int, batch_size: int
+) -> tuple[ImageBlock, ...]:
+    """Find the images of a batch in a segment of `segment_size` bytes; pixels are not read.
 
     Raises ContentError: 306 if the segment is shorter than `batch_size`, 305 if the blocks do not
     fill `batch_size` bytes exactly or do not parse.
@@ -49,15 +64,14 @@ def split_blocks(view: Buffer, num_images: int, batch_size: int) -> tuple[ImageB
         raise ContentError(f"{num_images} images, allowed 1..{MAX_IMAGES}")
     if batch_size <= 0:
         raise ContentError(f"batch size is {batch_size}")
-    if len(view) < batch_size:
+    if segment_size < batch_size:
         raise ContentError(
-            f"segment holds {len(view)} bytes, batch needs {batch_size}", Code.SEGMENT_TOO_SMALL
+            f"segment holds {segment_size} bytes, batch needs {batch_size}", Code.SEGMENT_TOO_SMALL
         )
-    body = memoryview(view)[:batch_size]
     blocks: list[ImageBlock] = []
     offset = 0
     for index in range(num_images):
-        block = read_block(body, offset, index)
+        block = find_block(read, offset, batch_size, index)
         blocks.append(block)
         offset = block.end
     if offset != batch_size:
@@ -65,25 +79,27 @@ def split_blocks(view: Buffer, num_images: int, batch_size: int) -> tuple[ImageB
     return tuple(blocks)
 
 
-def read_block(
-    view: Buffer, offset: int = 0, index: int = 0, available: int | None = None
-) -> ImageBlock:
-    """Parse the block at `offset`; `index` is for the message. Raises ContentError (305).
+def find_block(read: Reader, offset: int, end: int, index: int = 0) -> ImageBlock:
+    """Parse the block at `offset`, which must end by `end`; `index` is for the message.
 
-    `available` is the number of bytes that exist where `view` holds only the first of them.
+    Raises ContentError (305).
     """
-    size = len(view) if available is None else available
-    rest = size - offset - META_SIZE.size
-    if offset < 0 or rest < 0:
+    rest = end - offset - META_SIZE.size
+    head = memoryview(read(offset, min(_PEEK_BYTES, end - offset))) if rest >= 0 else b""
+    if offset < 0 or len(head) < META_SIZE.size:
         raise ContentError(f"image {index}: no room for a length at offset {offset}")
-    (meta_size,) = META_SIZE.unpack_from(view, offset)
+    (meta_size,) = META_SIZE.unpack_from(head)
     if meta_size > min(rest, METADATA_LIMIT_BYTES):
         raise ContentError(f"image {index}: metadata of {meta_size} bytes, {rest} left")
     meta_offset = offset + META_SIZE.size
     pixel_offset = meta_offset + meta_size
-    metadata = Metadata.decode(memoryview(view)[meta_offset:pixel_offset])
-    if metadata.size > size - pixel_offset:
-        left = size - pixel_offset
+    if META_SIZE.size + meta_size > len(head):
+        head = memoryview(read(offset, META_SIZE.size + meta_size))
+        if META_SIZE.size + meta_size > len(head):
+            raise ContentError(f"image {index}: the segment shrank while it was read")
+    metadata = Metadata.decode(head[META_SIZE.size : META_SIZE.size + meta_size])
+    if metadata.size > end - pixel_offset:
+        left = end - pixel_offset
         raise ContentError(f"image {index}: {metadata.size} bytes of pixels, {left} left")
     return ImageBlock(
         meta_offset=meta_offset,

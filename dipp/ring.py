@@ -17,15 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from dipp.batch import META_SIZE, ImageBlock, read_block
+from dipp.batch import ImageBlock, find_block
 from dipp.errors import ContentError, MisuseError
-from dipp.metadata import METADATA_LIMIT_BYTES
 from dipp.ringindex import HEADER_BYTES, OFFSET_BYTES, AppendPlan, Element, RingGeometry, RingIndex
 
 _HEADER = struct.Struct("<II")
 _DAMAGED_SUFFIX = ".damaged"
-# First read when looking for metadata: covers all but exceptional images in one call.
-_PEEK_BYTES = 1024
 
 
 class RingFile(Protocol):
@@ -225,11 +222,7 @@ class Ring:
 
     def describe(self, element: Element) -> ImageBlock:
         """Parse the metadata of an element. Raises ContentError if it is not an image block."""
-        head = self.read(element, 0, _PEEK_BYTES)
-        wanted = META_SIZE.size + int.from_bytes(head[: META_SIZE.size], "little")
-        if len(head) < wanted <= META_SIZE.size + METADATA_LIMIT_BYTES:
-            head = self.read(element, 0, wanted)
-        return read_block(head, available=element.size)
+        return find_block(lambda offset, size: self.read(element, offset, size), 0, element.size)
 
 
 def open_ring(path: Path, geometry: RingGeometry, *, durable: bool = True) -> tuple[Ring, bool]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipp.batch import MAX_IMAGES, ImageBlock, encode_batch, read_block, split_blocks
+from dipp.batch import MAX_IMAGES, ImageBlock, encode_batch, find_block, find_blocks, split_blocks
 from dipp.errors import Code, ContentError, MisuseError
 from dipp.metadata import Metadata
 
@@ -100,9 +100,17 @@ def test_a_metadata_length_past_the_end(length: int) -> None:
 
 
 def test_a_block_cannot_start_before_or_after_its_buffer() -> None:
-    for offset in (-1, -5, 4, 100):
+    data = encode_batch(IMAGES)
+    for offset in (-1, -5, len(data), len(data) - 3, len(data) + 100):
         with pytest.raises(ContentError):
-            read_block(bytes(4), offset)
+            find_block(lambda at, size: data[max(at, 0) :][:size], offset, len(data))
+
+
+def test_a_segment_that_shrinks_while_it_is_read() -> None:
+    data = encode_batch([(Metadata(camera="x" * 1500), b"p")])
+    for length in range(0, 1500, 7):
+        with pytest.raises(ContentError):
+            find_blocks(lambda at, size, n=length: data[:n][at : at + size], 9999, 1, len(data))
 
 
 @pytest.mark.parametrize("align", [0, -1, 65])
