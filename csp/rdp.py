@@ -18,44 +18,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 
 from csp.errors import MisuseError
+from csp.rdp_state import End, State
+from csp.rdp_window import Reassembly, RepeatTimer
 from csp.rdp_wire import ACK, BULK, RST, SYN, TRAILER, RdpOptions, Segment, reset_for
 
 __all__ = ["BULK", "End", "RdpConnection", "RdpOptions", "State"]
 
-# Data received but not read: at least this many packets, more for big windows.
-_MIN_RECEIVE_QUEUE = 64
 _DUPLICATE_ACKS = 2
 # Segments repeated per timer: the whole window of a real node, a probe of a bigger one.
 _TIMER_BURST = 4
-# Never repeat faster than this, whatever the round trip: the peer may delay acknowledgements, and
-# the handshake says little about the time a full window spends on a slow link.
-_MIN_REPEAT_S = 1.0
-_MIN_TRIES = 5
 # Repetition of SYN, SYN/ACK and RST, if the packet timeout is longer.
 _CONTROL_REPEAT_S = 1.0
-
-
-class State(Enum):
-    """Where a connection is in its life."""
-
-    SYN_SENT = "syn sent"
-    SYN_RCVD = "syn received"
-    OPEN = "open"
-    CLOSE_WAIT = "close wait"
-    CLOSED = "closed"
-
-
-class End(Enum):
-    """Why a connection is closed."""
-
-    LOCAL = "closed here"
-    PEER = "closed by the peer"
-    REFUSED = "refused by the peer"
-    TIMEOUT = "peer silent"
-    RECLAIMED = "dropped in favour of a newer one"
 
 
 @dataclass(slots=True)
@@ -78,25 +53,23 @@ class RdpConnection:
         self.state = state
         self.end: End | None = None
         self.outgoing: list[tuple[bytes, bool]] = []
-        self.received: deque[bytes] = deque()
         self.retransmissions = 0
         self.last_heard = now
         self._rolling = rolling
         self._window = options.window
+        self._incoming = Reassembly(self._window)
+        self.received = self._incoming.ready
         self._packet_timeout_s = options.packet_timeout_ms / 1000
         self._control_timeout_s = min(self._packet_timeout_s, _CONTROL_REPEAT_S)
         self._conn_timeout_s = options.conn_timeout_ms / 1000
         self._ack_timeout_s = options.ack_timeout_ms / 1000
         # With a window smaller than the delay count the peer would stall until the ack timeout.
         self._ack_above = min(options.ack_delay_count, self._window - 1)
-        self._receive_limit = max(_MIN_RECEIVE_QUEUE, 2 * self._window)
         self._iss = iss
         self._snd_nxt = (iss + 1) & 0xFFFF
         self._in_flight: deque[_InFlight] = deque()
         self._rcv_irs = 0
-        self._rcv_cur = 0
         self._rcv_acked = 0
-        self._stored: dict[int, bytes] = {}
         self._peer_reset_seq: int | None = None
         self._progress_at = now
         self._acked_at = now
@@ -104,9 +77,7 @@ class RdpConnection:
         self._same_acks = 0
         self._recover_until: int | None = None
         self._recover_at = now
-        self._round_trip_s: float | None = None
-        self._round_trip_deviation_s = 0.0
-        self._repeat_after_s = self._packet_timeout_s
+        self._repeat = RepeatTimer(self._packet_timeout_s, self._conn_timeout_s)
         self._handshake_repeated = False
 
     @classmethod
@@ -124,7 +95,7 @@ class RdpConnection:
     ) -> RdpConnection:
         """Start as server from a SYN: a SYN/ACK is outgoing. Raises DecodeError without options."""
         self = cls(RdpOptions.decode(syn.data).bounded(), iss, rolling, State.SYN_RCVD, now)
-        self._rcv_irs = self._rcv_cur = self._rcv_acked = syn.seq
+        self._rcv_irs = self._incoming.newest = self._rcv_acked = syn.seq
         self._send_control(SYN | ACK, iss, now)
         return self
 
@@ -185,7 +156,7 @@ class RdpConnection:
         self._control_at = now
 
     def _send_control(self, flags: int, seq: int, now: float) -> None:
-        payload = TRAILER.pack(flags | self._rolling() << 4, seq, self._rcv_cur)
+        payload = TRAILER.pack(flags | self._rolling() << 4, seq, self._incoming.newest)
         self.outgoing.append((payload, False))
         self._control_at = now
         self._note_acknowledged(now)
@@ -197,14 +168,14 @@ class RdpConnection:
         self._send_control(RST | ACK, self._snd_nxt, now)
 
     def _send_data(self, data: bytes, seq: int, now: float) -> None:
-        self.outgoing.append((data + TRAILER.pack(ACK, seq, self._rcv_cur), True))
+        self.outgoing.append((data + TRAILER.pack(ACK, seq, self._incoming.newest), True))
         self._note_acknowledged(now)
 
     def _note_acknowledged(self, now: float) -> None:
-        self._rcv_acked = self._rcv_cur
+        self._rcv_acked = self._incoming.newest
         self._acked_at = now
 
-    def _repeat(self, count: int, now: float) -> None:
+    def _repeat_oldest(self, count: int, now: float) -> None:
         """Send the oldest unacknowledged packets again."""
         first = self._snd_nxt - len(self._in_flight)
         for offset in range(min(count, len(self._in_flight))):
@@ -218,7 +189,7 @@ class RdpConnection:
     def _finish(self, end: End) -> None:
         self.state = State.CLOSED
         self.end = end
-        self._stored.clear()
+        self._incoming.drop_early()
 
     # -- receiving
 
@@ -234,7 +205,7 @@ class RdpConnection:
             if segment.ack == self._iss:
                 self._finish(End.REFUSED)
         elif flags & SYN and flags & ACK and segment.ack == self._iss:
-            self._rcv_irs = self._rcv_cur = self._rcv_acked = segment.seq
+            self._rcv_irs = self._incoming.newest = self._rcv_acked = segment.seq
             self._open(now)
             self._send_ack(now)
         elif flags & ACK:
@@ -248,21 +219,17 @@ class RdpConnection:
         if flags & SYN:
             return
         if flags & RST:
-            if segment.seq == (self._rcv_cur + 1) & 0xFFFF:
+            if segment.seq == self._incoming.expected:
                 self._finish(End.PEER)
-        elif flags & ACK and segment.ack == self._iss and self._ahead(segment.seq):
+        elif flags & ACK and segment.ack == self._iss and self._incoming.ahead(segment.seq):
             self._open(now)
             self._receive_open(segment, now)
 
     def _open(self, now: float) -> None:
         self.state = State.OPEN
-        self._measure(None if self._handshake_repeated else now - self._control_at)
+        if not self._handshake_repeated:
+            self._repeat.measured(now - self._control_at)
         self.last_heard = self._progress_at = now
-
-    def _ahead(self, seq: int) -> int:
-        """Return how far a number is ahead of the last in order, 0 if not within two windows."""
-        distance = (seq - self._rcv_cur) & 0xFFFF
-        return distance if distance <= 2 * self._window else 0
 
     def _receive_open(self, segment: Segment, now: float) -> None:
         flags = segment.flags
@@ -281,7 +248,7 @@ class RdpConnection:
             self._take_data(segment, now)
 
     def _take_reset(self, segment: Segment, now: float) -> None:
-        ahead = self._ahead(segment.seq)
+        ahead = self._incoming.ahead(segment.seq)
         if not ahead:
             return
         if segment.flags & ACK:
@@ -290,7 +257,7 @@ class RdpConnection:
         self._end_if_complete(now)
 
     def _end_if_complete(self, now: float) -> None:
-        if self._peer_reset_seq == (self._rcv_cur + 1) & 0xFFFF:
+        if self._peer_reset_seq == self._incoming.expected:
             self._send_reset(now)
             self._finish(End.PEER)
 
@@ -304,7 +271,8 @@ class RdpConnection:
         if behind < outstanding:
             for _ in range(outstanding - behind):
                 packet = self._in_flight.popleft()
-            self._measure(None if packet.repeated else now - packet.sent_at)
+            if not packet.repeated:
+                self._repeat.measured(now - packet.sent_at)
             self._progress_at = now
             self._same_acks = 0
             self._repair_next_gap(segment.ack, now)
@@ -314,28 +282,10 @@ class RdpConnection:
                 self._recover(1, now)
         return True
 
-    def _measure(self, round_trip_s: float | None) -> None:
-        """Set the repeat timer from a round trip; None is one that cannot be attributed."""
-        if round_trip_s is not None:
-            mean = self._round_trip_s
-            if mean is None:
-                self._round_trip_s = round_trip_s
-                self._round_trip_deviation_s = round_trip_s / 2
-            else:
-                deviation = abs(round_trip_s - mean)
-                self._round_trip_deviation_s += (deviation - self._round_trip_deviation_s) / 4
-                self._round_trip_s = mean + (round_trip_s - mean) / 8
-        if self._round_trip_s is not None:
-            wanted = self._round_trip_s + 4 * self._round_trip_deviation_s
-            # Acknowledgements that the peer delays stretch the measure; some tries must fit into
-            # the connection timeout nevertheless.
-            longest = max(self._conn_timeout_s / _MIN_TRIES, 1.5 * self._round_trip_s)
-            self._repeat_after_s = min(max(wanted, _MIN_REPEAT_S), longest, self._packet_timeout_s)
-
     def _recover(self, count: int, now: float) -> None:
         """Repeat the oldest packets and watch for gaps among those sent until now."""
         self._recover_until, self._recover_at = self._snd_nxt, now
-        self._repeat(count, now)
+        self._repeat_oldest(count, now)
 
     def _repair_next_gap(self, ack: int, now: float) -> None:
         if self._recover_until is None:
@@ -343,38 +293,21 @@ class RdpConnection:
         if (ack + 1 - self._recover_until) & 0xFFFF < 0x8000:
             self._recover_until = None
         elif self._in_flight[0].sent_at < self._recover_at:
-            self._repeat(1, now)
+            self._repeat_oldest(1, now)
 
     def _take_data(self, segment: Segment, now: float) -> None:
-        ahead = self._ahead(segment.seq)
-        if not ahead:
-            # A repetition: our acknowledgement was lost.
-            self._send_ack(now)
-        elif ahead > 1:
-            if ahead <= self._window and segment.seq not in self._stored:
-                self._stored[segment.seq] = segment.data
-            self._send_ack(now)
-        elif len(self.received) < self._receive_limit:
-            had_gap = bool(self._stored)
-            self._accept_in_order(segment)
+        incoming = self._incoming
+        ahead, had_gap = incoming.ahead(segment.seq), incoming.has_gap
+        if incoming.add(segment.seq, segment.data):
             self._end_if_complete(now)
             if self.state is State.OPEN:
                 self._acknowledge(now, at_once=had_gap)
-        # Else nobody reads; unacknowledged, it will be repeated later.
-
-    def _accept_in_order(self, segment: Segment) -> None:
-        self.received.append(segment.data)
-        self._rcv_cur = segment.seq
-        while self._stored:
-            following = (self._rcv_cur + 1) & 0xFFFF
-            data = self._stored.pop(following, None)
-            if data is None:
-                return
-            self.received.append(data)
-            self._rcv_cur = following
+        elif ahead != 1:
+            # Early or repeated: tell the peer at once what is missing or had arrived.
+            self._send_ack(now)
 
     def _acknowledge(self, now: float, *, at_once: bool) -> None:
-        waiting = (self._rcv_cur - self._rcv_acked) & 0xFFFF
+        waiting = (self._incoming.newest - self._rcv_acked) & 0xFFFF
         if not waiting:
             return
         if (
@@ -406,14 +339,14 @@ class RdpConnection:
         when = self.last_heard + self._conn_timeout_s
         if self.state is not State.OPEN:
             when = min(when, self._control_at + self._control_timeout_s)
-        elif self._rcv_acked != self._rcv_cur:
+        elif self._rcv_acked != self._incoming.newest:
             when = min(when, self._acked_at + self._ack_timeout_s)
         if self._in_flight:
             when = min(when, self._repeat_at())
         return when
 
     def _repeat_at(self) -> float:
-        return max(self._in_flight[0].sent_at, self._progress_at) + self._repeat_after_s
+        return max(self._in_flight[0].sent_at, self._progress_at) + self._repeat.after_s
 
     def on_timer(self, now: float) -> None:
         """Do what is due at `now`; harmless if nothing is."""
@@ -425,7 +358,10 @@ class RdpConnection:
         if self._in_flight and now >= self._repeat_at():
             self._recover(_TIMER_BURST, now)
         if self.state is State.OPEN:
-            if self._rcv_acked != self._rcv_cur and now >= self._acked_at + self._ack_timeout_s:
+            if (
+                self._rcv_acked != self._incoming.newest
+                and now >= self._acked_at + self._ack_timeout_s
+            ):
                 self._send_ack(now)
         elif now >= self._control_at + self._control_timeout_s:
             self._repeat_control(now)
