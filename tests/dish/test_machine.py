@@ -227,7 +227,8 @@ def test_native_procedures(make):
     ("text", "expected"),
     [
         ("arr", ("arr", None)), ("arr[0]", ("arr", 0)), ("arr[12]", ("arr", 12)),
-        ("arr[007]", None),        ("arr[x]", None), ("arr[]", None), ("arr[ 1]", None), ("arr[1", None), ("arr[1][2]", None),
+        ("arr[007]", None), ("arr[x]", None), ("arr[]", None), ("arr[ 1]", None),
+        ("arr[1", None), ("arr[1][2]", None),
         ("arr[-1]", None), ("arr[+1]", None), ("arr[1] ", None), ("[1]", None), ("", None),
         ("arr[99999999999999999999]", None), ("arr[1]\n", None), ("arr[१]", None),
     ],
