@@ -29,7 +29,7 @@ import numpy.typing as npt
 from dipp.errors import CODE_LIMIT, Code
 from dipp.manifest import REQUIRED, Manifest, Param, Params, ParamValue
 from dipp.metadata import ItemValue, Metadata
-from dipp.workspace import ImageRef, ModuleError, SegmentRange, Workspace
+from dipp.workspace import ENCODING_ITEM, ImageRef, ModuleError, SegmentRange, Workspace
 
 __all__ = [
     "REQUIRED",
@@ -51,7 +51,6 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     32: np.dtype("<f4"),
 }
 _BITS = {dtype: bits for bits, dtype in _DTYPES.items()}
-ENCODING_ITEM = "enc"
 Pixels = npt.NDArray[Any]
 
 

@@ -17,6 +17,9 @@ import numpy.typing as npt
 from dipp.batch import ALIGNMENT_BYTES, Buffer
 from dipp.errors import Code, ContentError
 
+# The metadata item that names the format of compressed pixels; without it they are samples.
+ENCODING_ITEM = "enc"
+
 
 class ModuleError(ContentError):
     """A module gives up with a code: 1..99 its own (reported as 700 + n), others verbatim."""

@@ -1,0 +1,102 @@
+"""One end of a SOCK_SEQPACKET pair: frames with descriptors beside them.
+
+Driver. A frame that does not decode, lacks descriptors or brings too many is a `FrameError`, and
+no descriptor that came with it stays open.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Collection, Sequence
+from typing import TypeVar
+
+from dipp.runner.protocol import MAX_FRAME_BYTES, MAX_SEGMENTS, Frame, decode_frame, encode_frame
+from dipp.runner.wire import FrameError
+
+F = TypeVar("F")
+
+# Segments, arena and the two ends of an error pipe.
+MAX_FDS = MAX_SEGMENTS + 3
+_FD_BYTES = array.array("i").itemsize
+
+
+class Channel:
+    """Sends and receives frames. Closing it is the owner's duty."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Return two connected ends."""
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(left), cls(right)
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Channel:
+        """Take over a descriptor."""
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self.sock.fileno()
+
+    def set_blocking(self, blocking: bool) -> None:
+        """Choose whether `receive` waits and `send` may."""
+        self.sock.setblocking(blocking)
+
+    def send(self, frame: Frame, fds: Sequence[int] = ()) -> None:
+        """Send a frame; the descriptors stay the sender's. Raises OSError, FrameError."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.sock.sendmsg([encode_frame(frame)], rights)
+
+    def receive(self, accepted: tuple[type[F], ...]) -> tuple[F, list[int]] | None:
+        """Return the next frame and its descriptors, None at the end of the connection.
+
+        The receiver owns the descriptors. Raises BlockingIOError if non-blocking and nothing is
+        there, FrameError for a message that is not an accepted frame.
+        """
+        data, ancillary, flags, _ = self.sock.recvmsg(
+            MAX_FRAME_BYTES + 1, socket.CMSG_SPACE(MAX_FDS * _FD_BYTES), socket.MSG_CMSG_CLOEXEC
+        )
+        fds = _descriptors(ancillary)
+        try:
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise FrameError("message or its descriptors were truncated")
+            if not data and not fds:
+                return None
+            return decode_frame(data, accepted), fds
+        except FrameError:
+            close_fds(fds)
+            raise
+
+    def close(self) -> None:
+        """Close this end."""
+        self.sock.close()
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % _FD_BYTES])
+    return fds.tolist()
+
+
+def close_fds(fds: Collection[int]) -> None:
+    """Close descriptors, also ones that are closed already."""
+    for fd in fds:
+        try:
+            os.close(fd)
+        except OSError:
+            continue
+
+
+def expect_fds(fds: list[int], count: int) -> list[int]:
+    """Return the descriptors if there are `count`; else close them and raise FrameError."""
+    if len(fds) != count:
+        close_fds(fds)
+        raise FrameError(f"{len(fds)} descriptors, expected {count}")
+    return fds

@@ -1,0 +1,118 @@
+"""Start the forge and keep hold of it from the node's side.
+
+Driver; runs in the node. The forge is started with exec, not fork, so it can be started again at
+any time, whatever threads the node has by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dipp.runner.channel import Channel
+from dipp.runner.protocol import ForgeReady, HostExited, HostRefused, HostSpawned, SpawnHost
+
+Report = ForgeReady | HostSpawned | HostRefused | HostExited
+_ANSWERS: tuple[type[Report], ...] = (ForgeReady, HostSpawned, HostRefused, HostExited)
+_SCRATCH_PREFIX = "dipp-forge-"
+_SCRATCH_NAME = re.compile(_SCRATCH_PREFIX + r"(\d+)-")
+_END_DEADLINE_S = 5.0
+
+
+class ForgeHandle:
+    """A running forge. `close` ends it and everything below it."""
+
+    def __init__(self, scratch_dir: str | None = None) -> None:
+        self._parent_dir = scratch_dir or tempfile.gettempdir()
+        remove_stale_scratch(self._parent_dir)
+        # Named after this process, so that a later one can tell whether anybody still uses it.
+        self.scratch_root = tempfile.mkdtemp(
+            prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-", dir=self._parent_dir
+        )
+        self.channel, theirs = Channel.pair()
+        try:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "dipp.runner.forge",
+                    str(theirs.fileno()),
+                    self.scratch_root,
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=_environment(),
+            )
+        finally:
+            theirs.close()
+        self.channel.set_blocking(False)
+        self.is_ready = False
+
+    @property
+    def pid(self) -> int:
+        """Process number of the forge."""
+        return self._process.pid
+
+    def send(self, order: SpawnHost, fds: Sequence[int]) -> None:
+        """Send an order. Raises OSError if the forge is gone or does not listen."""
+        self.channel.send(order, fds)
+
+    def receive(self) -> tuple[Report, list[int]] | None:
+        """Return the next report; None if the forge is gone.
+
+        Raises BlockingIOError if there is none now, FrameError.
+        """
+        try:
+            message = self.channel.receive(_ANSWERS)
+        except ConnectionError:
+            return None
+        if message is not None and isinstance(message[0], ForgeReady):
+            self.is_ready = True
+        return message
+
+    def close(self) -> None:
+        """Hang up, wait for the end, kill if it does not come. Also after the forge has died."""
+        self.channel.close()
+        try:
+            self._process.wait(_END_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.scratch_root, ignore_errors=True)
+
+    def kill(self) -> None:
+        """Kill the forge at once; its hosts die with it."""
+        self._process.kill()
+
+
+def start_forge(scratch_dir: str | None = None) -> ForgeHandle:
+    """Start a forge; it gets ready in the background. Scratch directories go below `scratch_dir`.
+
+    Raises OSError.
+    """
+    return ForgeHandle(scratch_dir)
+
+
+def remove_stale_scratch(parent_dir: str) -> None:
+    """Remove what forges of killed nodes left behind."""
+    for path in Path(parent_dir).glob(f"{_SCRATCH_PREFIX}*"):
+        match = _SCRATCH_NAME.match(path.name)
+        if match and not Path(f"/proc/{match.group(1)}").exists():
+            with contextlib.suppress(RecursionError):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    package_root = str(Path(__file__).resolve().parents[2])
+    paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    # One thread per library: a forked child of a process with worker threads hangs in them.
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **single, "PYTHONPATH": os.pathsep.join(paths)}

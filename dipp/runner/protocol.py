@@ -1,0 +1,294 @@
+"""The frames between node, forge, host and module child.
+
+Theory of operation: one row per frame in `_FRAMES`: number, class, fields. A frame is its number
+and its fields; it travels as one SOCK_SEQPACKET message, descriptors beside it. A receiver names
+the frames it accepts; everything else is a `FrameError`, because below the node every sender may
+be hostile. Pure. Source: design.md 2, performance.md 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dipp.batch import MAX_IMAGES
+from dipp.runner.values import Chain, ModuleStep, Policy, StageStats
+from dipp.runner.wire import (
+    F64,
+    I32,
+    U8,
+    U16,
+    U32,
+    U64,
+    Blob,
+    Choice,
+    FrameError,
+    Many,
+    Pair,
+    Reader,
+    Record,
+    Text,
+)
+from dipp.workspace import ImageRef, SegmentRange
+
+# 4096 images of 28 bytes fit twice; a socket of the default size (208 KiB) takes it in one piece.
+MAX_FRAME_BYTES = 160 << 10
+# The input and one arena per module of the longest chain.
+MAX_SEGMENTS = 21
+MAX_STEPS = 20
+REASON_LIMIT_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgeReady:
+    """Forge to node: imports are done, hosts can be asked for."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpawnHost:
+    """Node to forge, with the host's control socket: fork a host."""
+
+    host: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpawned:
+    """Forge to node, with a pidfd: the host runs."""
+
+    host: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRefused:
+    """Forge to node: no host, because of this errno."""
+
+    host: int
+    errno: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostExited:
+    """Forge to node: the host and everything below it is gone."""
+
+    host: int
+    signal: int
+    status: int
+    orphans: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadChain:
+    """Node to host: this is what you are."""
+
+    chain: Chain
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadingModule:
+    """Host to node: about to load the module at that position; blame it if I die now."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainLoaded:
+    """Host to node: ready for batches."""
+
+    rss_kb: int
+    missing_rungs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadFailed:
+    """Host to node: the module at that position cannot be loaded."""
+
+    position: int
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBatch:
+    """Node to host, with the input segment: run the chain on these images."""
+
+    batch_id: int
+    images: tuple[ImageRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """Host to node: the module at that position runs now."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchDone:
+    """Host to node, with the arenas after segment 0: the images the chain made."""
+
+    batch_id: int
+    images: tuple[ImageRef, ...]
+    arenas: int
+    stages: tuple[StageStats, ...]
+    rss_kb: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFailed:
+    """Host to node: a module failed; `crash` is an encoded crash record."""
+
+    batch_id: int
+    crash: bytes
+    log: str
+    stages: tuple[StageStats, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFault:
+    """Host to node: a fault in the runner itself, as text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quit:
+    """Node to host: end, you are no longer needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go:
+    """Host to child, with segments, arena and for native code the error pipe: run now."""
+
+    batch_id: int
+    pipeline_id: int
+    images: tuple[ImageRef, ...]
+    segments: int
+    scratch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleDone:
+    """Child to host: the result."""
+
+    batch_id: int
+    pipeline_id: int
+    images: tuple[ImageRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleFailed:
+    """Child to host: the module gave up with a code."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleRaised:
+    """Child to host: an exception that the module did not catch."""
+
+    exception: str
+    line: int
+    reason: str
+
+
+Frame = (
+    ForgeReady | SpawnHost | HostSpawned | HostRefused | HostExited | LoadChain | LoadingModule
+    | ChainLoaded | LoadFailed | RunBatch | StageStarted | BatchDone | BatchFailed | HostFault
+    | Quit | Go | ModuleDone | ModuleFailed | ModuleRaised
+)  # fmt: skip
+
+F = TypeVar("F")
+
+_RANGE = Record(SegmentRange, segment=U16, offset=U64, length=U32)
+_IMAGES = Many(Record(ImageRef, meta=_RANGE, pixels=_RANGE), MAX_IMAGES)
+_NAME = Text(64)
+_REASON = Text(REASON_LIMIT_BYTES)
+_VALUE = Choice(((bool, U8), (int, I32), (float, F64), (str, Text(1024))))
+_STEP = Record(
+    ModuleStep,
+    index=U32,
+    name=Text(255),
+    path=Text(4096),
+    sha256=_NAME,
+    params=Many(Pair(Text(1024), _VALUE), 64),
+    timeout_s=F64,
+)
+_CHAIN = Record(Chain, pipeline_id=U32, generation=U64, steps=Many(_STEP, MAX_STEPS))
+_POLICY = Record(
+    Policy,
+    memory_bytes=U64,
+    arena_bytes=U64,
+    file_bytes=U64,
+    open_files=U32,
+    skipped_rungs=Many(_NAME, 32),
+)
+_STAGES = Many(
+    Record(
+        StageStats,
+        name=Text(255),
+        wall_s=F64,
+        cpu_s=F64,
+        peak_rss_kb=U64,
+        bytes_in=U64,
+        bytes_out=U64,
+        pid=U32,
+        orphans=U32,
+        leaked_segments=U32,
+        log_bytes=U64,
+    ),
+    MAX_STEPS,
+)
+
+_FRAMES: dict[int, Record] = {
+    1: Record(ForgeReady, pid=U32),
+    2: Record(SpawnHost, host=U32),
+    3: Record(HostSpawned, host=U32, pid=U32),
+    4: Record(HostRefused, host=U32, errno=U32),
+    5: Record(HostExited, host=U32, signal=U8, status=U8, orphans=U32),
+    10: Record(LoadChain, chain=_CHAIN, policy=_POLICY),
+    11: Record(LoadingModule, position=U8),
+    12: Record(ChainLoaded, rss_kb=U64, missing_rungs=Many(_NAME, 32)),
+    13: Record(LoadFailed, position=U8, code=U16, reason=_REASON),
+    20: Record(RunBatch, batch_id=U64, images=_IMAGES),
+    21: Record(StageStarted, position=U8),
+    22: Record(
+        BatchDone, batch_id=U64, images=_IMAGES, arenas=U8, stages=_STAGES, rss_kb=U64
+    ),
+    23: Record(BatchFailed, batch_id=U64, crash=Blob(188), log=Text(8192), stages=_STAGES),
+    24: Record(HostFault, text=Text(8192)),
+    25: Record(Quit),
+    30: Record(Go, batch_id=U64, pipeline_id=U32, images=_IMAGES, segments=U8, scratch=Text(4096)),
+    31: Record(ModuleDone, batch_id=U64, pipeline_id=U32, images=_IMAGES),
+    32: Record(ModuleFailed, code=U16, reason=_REASON),
+    33: Record(ModuleRaised, exception=_NAME, line=U32, reason=_REASON),
+}  # fmt: skip
+_NUMBERS = {record.kind: number for number, record in _FRAMES.items()}
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Return the bytes of a frame. Raises FrameError for a value beyond its limit."""
+    number = _NUMBERS[type(frame)]
+    out = bytearray([number])
+    _FRAMES[number].write(out, frame)
+    if len(out) > MAX_FRAME_BYTES:
+        raise FrameError(f"frame of {len(out)} bytes, at most {MAX_FRAME_BYTES}")
+    return bytes(out)
+
+
+def decode_frame(data: bytes, accepted: tuple[type[F], ...]) -> F:
+    """Parse a frame that must be of an accepted kind. Raises FrameError for anything else."""
+    if not data or len(data) > MAX_FRAME_BYTES:
+        raise FrameError(f"frame of {len(data)} bytes")
+    record = _FRAMES.get(data[0])
+    if record is None or record.kind not in accepted:
+        raise FrameError(f"frame number {data[0]} is not expected here")
+    reader = Reader(data)
+    reader.take(1)
+    frame: F = record.read(reader)
+    reader.finish()
+    return frame

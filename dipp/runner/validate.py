@@ -1,0 +1,80 @@
+"""Check images that a less trusted process says it has made.
+
+Theory of operation: every range is compared with the real size of its segment and every metadata
+record is decoded before anybody uses it. Metadata that the previous stage had already is not
+judged again, so a strange but accepted input may pass through. Pure: bytes come from a callback.
+Source: dipp.md 8, defect D5, faults 38..45.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from dipp.batch import MAX_IMAGES
+from dipp.errors import Code, ContentError
+from dipp.metadata import METADATA_LIMIT_BYTES, Metadata
+from dipp.workspace import ENCODING_ITEM, ImageRef, SegmentRange
+
+ReadRange = Callable[[SegmentRange], bytes]
+
+
+def check_images(
+    images: Sequence[ImageRef],
+    sizes: Sequence[int],
+    read: ReadRange,
+    known: Collection[ImageRef] = (),
+) -> tuple[Metadata, ...]:
+    """Return the metadata of the images. Raises ContentError (603) at the first lie.
+
+    `sizes` are the real sizes of the segments in bytes. `read` returns the bytes of a range that
+    lies within its segment. `known` are images that were accepted before.
+    """
+    if len(images) > MAX_IMAGES:
+        raise _lie(0, f"{len(images)} images, at most {MAX_IMAGES}")
+    accepted = set(known)
+    return tuple(
+        _check_image(index, ref, sizes, read, ref in accepted) for index, ref in enumerate(images)
+    )
+
+
+def _check_image(
+    index: int, ref: ImageRef, sizes: Sequence[int], read: ReadRange, is_known: bool
+) -> Metadata:
+    for place in (ref.meta, ref.pixels):
+        if place.segment >= len(sizes):
+            raise _lie(index, f"segment {place.segment} of {len(sizes)}")
+        if place.end > sizes[place.segment]:
+            raise _lie(index, f"ends at {place.end}, segment has {sizes[place.segment]}")
+    if ref.meta.length > METADATA_LIMIT_BYTES:
+        raise _lie(index, f"metadata of {ref.meta.length} bytes")
+    raw = read(ref.meta)
+    if len(raw) != ref.meta.length:
+        raise _lie(index, f"metadata has {len(raw)} of {ref.meta.length} bytes")
+    try:
+        metadata = Metadata.decode(raw)
+    except ContentError as error:
+        raise _lie(index, str(error)) from error
+    problem = _problem(metadata, ref.pixels.length, is_known)
+    if problem:
+        raise _lie(index, problem)
+    return metadata
+
+
+def _problem(metadata: Metadata, pixel_bytes: int, is_known: bool) -> str | None:
+    if metadata.size != pixel_bytes:
+        return f"metadata says {metadata.size} bytes, there are {pixel_bytes}"
+    if is_known:
+        return None
+    # No exact comparison with bits_pixel: flown modules leave a stale one behind. More samples
+    # than bytes cannot be true of anything that is not encoded.
+    samples = metadata.height * metadata.width * max(metadata.channels, 1)
+    if metadata.item(ENCODING_ITEM) is None and samples > pixel_bytes:
+        return f"{metadata.height}x{metadata.width}x{metadata.channels} in {pixel_bytes} bytes"
+    keys = [key for key, _ in metadata.items]
+    if len(set(keys)) != len(keys):
+        return "duplicate metadata keys"
+    return None
+
+
+def _lie(index: int, text: str) -> ContentError:
+    return ContentError(f"image {index}: {text}", Code.RESULT_INVALID)

@@ -1,0 +1,132 @@
+"""The basic rungs: session, parent death, descriptors, privileges, resource limits.
+
+Driver; called in the module child. Source: style-anchors.md 3, faults 14..16.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import os
+import resource
+import signal
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from dipp.runner.values import Policy
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+# The parent's deadline is wall time and comes first; this ends what burns several cores at once.
+_CPU_SLACK_S = 2
+_LAST_FD = 0x7FFFFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What the rungs need to know about this execution."""
+
+    policy: Policy
+    timeout_s: float
+    parent_pid: int
+    keep_fds: Collection[int]
+
+
+def always() -> str | None:
+    """Probe of what every Linux has."""
+    return None
+
+
+def probe_prctl() -> str | None:
+    """Say why prctl cannot be called."""
+    return None if hasattr(_LIBC, "prctl") else "libc has no prctl"
+
+
+def probe_statm() -> str | None:
+    """Say why the size of the address space is unknown."""
+    return None if os.access("/proc/self/statm", os.R_OK) else "/proc is not mounted"
+
+
+def new_session(confinement: Confinement) -> None:
+    """Leave the terminal and become leader of a process group that can be killed as one."""
+    os.setsid()
+
+
+def die_with_parent(confinement: Confinement) -> None:
+    """Get SIGKILL when the parent dies; die at once if it is dead already."""
+    die_with(confinement.parent_pid)
+
+
+def close_others(confinement: Confinement) -> None:
+    """Close all descriptors but standard ones and those to keep."""
+    close_all_but(confinement.keep_fds)
+
+
+def no_new_privileges(confinement: Confinement) -> None:
+    """Make set-uid programs powerless."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_limits(confinement: Confinement) -> None:
+    """Bound CPU time, file size, open files and core dumps. Raises OSError, ValueError."""
+    policy = confinement.policy
+    cpu_s = math.ceil(confinement.timeout_s) + _CPU_SLACK_S
+    for kind, soft, hard in (
+        (resource.RLIMIT_CORE, 0, 0),
+        # The soft limit sends SIGXCPU, the hard one SIGKILL.
+        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
+        (resource.RLIMIT_FSIZE, policy.file_bytes, policy.file_bytes),
+        (resource.RLIMIT_NOFILE, policy.open_files, policy.open_files),
+    ):
+        _lower(kind, soft, hard)
+
+
+def limit_memory(confinement: Confinement) -> None:
+    """Bound the address space to what is mapped now plus the module's allowance."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    ceiling = mapped + confinement.policy.memory_bytes
+    _lower(resource.RLIMIT_AS, ceiling, ceiling)
+
+
+def die_with(parent_pid: int) -> None:
+    """Get SIGKILL when that parent dies; exit at once if it is dead already. Raises OSError."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def close_all_but(keep_fds: Collection[int]) -> None:
+    """Close every descriptor from 3 on that is not to be kept."""
+    low = 3
+    for fd in sorted(fd for fd in keep_fds if fd >= low):
+        _close_range(low, fd - 1)
+        low = fd + 1
+    _close_range(low, _LAST_FD)
+
+
+def prctl(option: int, value: int) -> None:
+    """Call prctl(2). Raises OSError."""
+    if _LIBC.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl {option}")
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    _, ceiling = resource.getrlimit(kind)
+    if ceiling != resource.RLIM_INFINITY:
+        hard = min(hard, ceiling)
+    resource.setrlimit(kind, (min(soft, hard), hard))
+
+
+def _close_range(first: int, last: int) -> None:
+    if first > last:
+        return
+    # os.closerange makes one call per number unless Python was built with a recent libc.
+    if hasattr(_LIBC, "close_range") and _LIBC.close_range(first, last, 0) == 0:
+        return
+    for name in os.listdir("/proc/self/fd"):
+        if first <= int(name) <= last:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
