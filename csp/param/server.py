@@ -80,7 +80,8 @@ class ParamServer:
     `addresses` are the node's own (a live collection is fine); node 0 is always accepted.
     `hardware_id` is what a push of type 33 must name. `commit` runs after the items of a push are
     applied and before it is acknowledged: it makes the values durable, or raises MisuseError and
-    then there is no answer. `storage_kinds` says which kind a vmem area has, by name.
+    then there is no answer. `storage_kinds` says which kind a vmem area has, by name. The last
+    three may be set later.
     """
 
     def __init__(
@@ -96,9 +97,9 @@ class ParamServer:
         self.counters = ServerCounters()
         self.refusals: deque[Refusal] = deque(maxlen=REFUSALS_KEPT)
         self._addresses = addresses
-        self._hardware_id = hardware_id
-        self._commit = commit
-        self._storage_kinds = storage_kinds or {}
+        self.hardware_id = hardware_id
+        self.commit = commit
+        self.storage_kinds: Mapping[str, int] = storage_kinds or {}
 
     # -- port 10
 
@@ -163,7 +164,7 @@ class ParamServer:
         if len(request) < 6:
             raise DecodeError("no room for the hardware id", expected=6, actual=len(request))
         named = int.from_bytes(request[-4:], "little")
-        own = self._hardware_id() & 0xFFFFFFFF if self._hardware_id is not None else None
+        own = self.hardware_id() & 0xFFFFFFFF if self.hardware_id is not None else None
         if named not in (own, HARDWARE_ID_WILDCARD):
             self._refuse_packet(request, f"hardware id {named} is not ours")
             return []
@@ -191,9 +192,9 @@ class ParamServer:
             else:
                 self.counters.items_written += 1
                 written[item.id] = parameter
-        if self._commit is not None and written:
+        if self.commit is not None and written:
             try:
-                self._commit()
+                self.commit()
             except MisuseError as error:
                 self._refuse_packet(request, f"applied but not stored: {error}")
                 return []
@@ -248,7 +249,7 @@ class ParamServer:
             encode_entry(
                 ListEntry(
                     spec=parameter.spec,
-                    storage=self._storage_kinds.get(parameter.spec.area or "", 0),
+                    storage=self.storage_kinds.get(parameter.spec.area or "", 0),
                 )
             )
             for parameter in self.table
