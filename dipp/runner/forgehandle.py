@@ -10,20 +10,24 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from dipp.runner.channel import Channel
 from dipp.runner.protocol import ForgeReady, HostExited, HostRefused, HostSpawned, SpawnHost
+from dipp.runner.wait import REAP_DEADLINE_S, all_pids
 
 Report = ForgeReady | HostSpawned | HostRefused | HostExited
 _ANSWERS: tuple[type[Report], ...] = (ForgeReady, HostSpawned, HostRefused, HostExited)
 _SCRATCH_PREFIX = "dipp-forge-"
 _SCRATCH_NAME = re.compile(_SCRATCH_PREFIX + r"(\d+)-")
 _END_DEADLINE_S = 5.0
+_MARK = "DIPP_FORGE"
 
 
 class ForgeHandle:
@@ -49,7 +53,7 @@ class ForgeHandle:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=_environment(),
+                env=_environment(self.scratch_root),
             )
         finally:
             theirs.close()
@@ -86,11 +90,18 @@ class ForgeHandle:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.returncode != 0:
+            # It could not bury its dead: hosts die with it, but what they left is nobody's now.
+            kill_strays(self.scratch_root)
         shutil.rmtree(self.scratch_root, ignore_errors=True)
 
     def kill(self) -> None:
         """Kill the forge at once; its hosts die with it."""
         self._process.kill()
+
+    def restart(self) -> ForgeHandle:
+        """Start another one in the place of this one, which must be closed."""
+        return ForgeHandle(self._parent_dir)
 
 
 def start_forge(scratch_dir: str | None = None) -> ForgeHandle:
@@ -106,13 +117,36 @@ def remove_stale_scratch(parent_dir: str) -> None:
     for path in Path(parent_dir).glob(f"{_SCRATCH_PREFIX}*"):
         match = _SCRATCH_NAME.match(path.name)
         if match and not Path(f"/proc/{match.group(1)}").exists():
+            kill_strays(str(path))
             with contextlib.suppress(RecursionError):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _environment() -> dict[str, str]:
+def kill_strays(scratch_root: str) -> None:
+    """Kill processes below a forge that is dead; they are told by the environment they inherit."""
+    mark = f"{_MARK}={scratch_root}".encode()
+    end = time.monotonic() + REAP_DEADLINE_S
+    while time.monotonic() < end:
+        found = [pid for pid in all_pids() if mark in _environment_of(pid)]
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _environment_of(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        # Another user's, or gone meanwhile.
+        return []
+
+
+def _environment(scratch_root: str) -> dict[str, str]:
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     # One thread per library: a forked child of a process with worker threads hangs in them.
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **single, "PYTHONPATH": os.pathsep.join(paths)}
+    extra = {"PYTHONPATH": os.pathsep.join(paths), _MARK: scratch_root}
+    return {**os.environ, **single, **extra}

@@ -114,6 +114,11 @@ def _kill_and_reap(pid: int, end: float) -> None:
         os.close(pidfd)
 
 
+def all_pids() -> list[int]:
+    """Return the numbers of all processes that /proc shows."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
 def child_pids() -> Iterator[int]:
     """Yield the numbers of this process's children, as this process sees them.
 
@@ -122,16 +127,14 @@ def child_pids() -> Iterator[int]:
     taken from the last column of NSpid.
     """
     me = os.readlink("/proc/self")
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+    for pid in all_pids():
         try:
-            with open(f"/proc/{name}/status", "rb") as file:
+            with open(f"/proc/{pid}/status", "rb") as file:
                 fields = dict(line.split(b":", 1) for line in file if b":" in line)
         except (FileNotFoundError, ProcessLookupError):
             continue
         if fields[b"PPid"].strip() == me.encode():
-            yield int(fields.get(b"NSpid", name.encode()).split()[-1])
+            yield int(fields.get(b"NSpid", b"%d" % pid).split()[-1])
 
 
 def sweep_sysv_segments(creators: Collection[int]) -> int:
