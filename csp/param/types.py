@@ -153,7 +153,7 @@ MASK_LETTERS: tuple[tuple[Mask, str], ...] = (
     (Mask.SYSCONF, "C"),
     (Mask.WDT, "w"),
     (Mask.DEBUG, "d"),
-    (Mask.CALIB, "q"),
     (Mask.ATOMIC, "o"),
+    (Mask.CALIB, "q"),
     (Mask.HIDDEN, "H"),
 )
