@@ -129,9 +129,10 @@ def parse_assignment(spec: ParamSpec, target: Target, text: str) -> Assignment:
         return _at(spec, number, part[0])
     if not stripped.endswith("]"):
         raise TypeMismatch(f"{text!r} has no closing bracket")
-    numbers = [
-        parse_number(spec.row, word) for word in re.split(r"[\s,;]+", stripped[1:-1]) if word
-    ]
+    # In a list of floats a comma is a decimal point, as it is in a single one.
+    between = r"\s+" if spec.row.kind is TypeClass.FLOAT else r"[\s,]+"
+    words = re.split(between, stripped[1:-1])
+    numbers = [parse_number(spec.row, word) for word in words if word]
     if not numbers:
         raise TypeMismatch("an empty list")
     if target.is_slice and part is not None and len(numbers) != len(part):
