@@ -70,6 +70,12 @@ class FrameMaker:
             self._sensor = Sensor(self._figures, self.serial)
         return self._sensor
 
+    def warm(self) -> None:
+        """Make the sensor and load the scenes, so that the first capture need not."""
+        for number in range(1, len(self._infos) + 1):
+            self.scene(number, 0)
+        _ = self.sensor
+
     def scene(self, number: int, obid: int) -> Scene:
         """Return scene 1..n; 0 goes through all of them with the observation id."""
         if number > len(self._infos):

@@ -13,14 +13,14 @@ import logging
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from csp.loop import Loop
 from csp.node import CspNode
 from csp.param.table import Parameter
 from csp.sched import Scheduler
 from csp.services import Identity
-from csp.vmem.area import Area, StoreError
+from csp.vmem.area import Area, RamArea, StoreError
 from sim.camera.capture import (
     INT32_MAX,
     CameraError,
@@ -30,9 +30,16 @@ from sim.camera.capture import (
     format_capture,
     parse_capture,
 )
+from sim.camera.figures import CameraFigures
 from sim.camera.frames import FrameMaker, Shot
-from sim.camera.params import CAMERA_TYPES, NEXT_OBID_AT, configured_request, make_table
-from sim.camera.segments import DEFAULT_QUEUE, BatchQueue, SegmentWriter
+from sim.camera.params import (
+    AREA,
+    AREA_SIZE,
+    CAMERA_TYPES,
+    configured_request,
+    make_table,
+)
+from sim.camera.segments import BatchQueue, SegmentWriter
 from sim.camera.view import Pointing
 from sim.clock import MissionClock
 from sim.errors import SimError
@@ -41,28 +48,12 @@ from sim.simnode import MODEL, REVISION, MissionWall, scheduler_of
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CameraFigures:
-    """What the configuration says about the camera.
-
-    `models` are the CAMERA_IDs that are connected; any is meant by an empty id. A full queue is
-    tried again every `retry_s` seconds, `retries` times.
-    """
-
-    serial: int = 2040
-    models: tuple[str, ...] = ("1800 U-2040c", "1800 U-507c", "rgb", "ir")
-    queue: str = DEFAULT_QUEUE
-    scene: int = 0
-    illumination: float = 1.0
-    retries: int = 8
-    retry_s: float = 0.25
-
-
 class CameraNode:
     """The camera controller on the network.
 
     `pointing` says where the camera looks at a mission time (None: over the scene, a different part
-    for each observation). `area` keeps the observation id; without one it starts at 1 again.
+    for each observation). `area` keeps the settings and the observation id; without one they are
+    forgotten at the end.
     """
 
     def __init__(
@@ -80,6 +71,9 @@ class CameraNode:
     ) -> None:
         self.figures = figures or CameraFigures()
         self.table = make_table(self.figures.serial)
+        # Before the area is bound: what it remembers of an earlier run wins over the figures.
+        self.table["scene"].set(self.figures.scene)
+        self.table["illumination"].set(self.figures.illumination)
         self._wall = MissionWall(clock or MissionClock(epoch_unix=0.0), scheduler_of(loop))
         self.csp = CspNode(
             loop,
@@ -87,17 +81,14 @@ class CameraNode:
             identity=Identity(hostname="CAMERA", model=MODEL, revision=REVISION, date="", time=""),
             table=self.table,
             wall=self._wall,
-            areas=[area] if area is not None else [],
+            areas=[area or RamArea(AREA, AREA_SIZE)],
             version=version,
             seed=seed,
         )
         self.maker = maker or FrameMaker(self.figures.serial)
-        self._pointing, self._area = pointing, area
+        self._pointing = pointing
         self._queue = BatchQueue(self.figures.queue)
         self._waiting: CaptureRequest | None = None
-        self.table["scene"].set(self.figures.scene)
-        self.table["illumination"].set(self.figures.illumination)
-        self.table["next_obid"].set(self._stored_obid())
         self.table.on_write("capture_param", self._on_capture_param)
         self.table.on_write("capture_image", self._on_capture_image)
 
@@ -185,7 +176,7 @@ class CameraNode:
             timestamp=int(unix),
             exposure_us=0,
             scene=scene,
-            illumination=max(0.0, float(self.table["illumination"].get())),
+            illumination=self._illumination(),
         )
         shot = replace(shot, exposure_us=self.maker.automatic_exposure(shot))
         self.table["last_obid"].set(obid)
@@ -223,6 +214,11 @@ class CameraNode:
             self._count("queue_full")
         raise RequestError(CameraError.QUEUE, f"{self._queue.name} stayed full")
 
+    def _illumination(self) -> float:
+        value = float(self.table["illumination"].get())
+        # Anything may have been pushed, also infinities; what is no light is darkness.
+        return value if 0.0 <= value < 1e6 else 0.0
+
     def _wander(self, scene: int, obid: int) -> Pointing:
         """Return a place over the scene, different for every observation but never random."""
         info = self.maker.scene(scene, obid).info
@@ -237,21 +233,15 @@ class CameraNode:
 
     # -- observation ids
 
-    def _stored_obid(self) -> int:
-        if self._area is None:
-            return 1
-        stored = int.from_bytes(self._area.read(NEXT_OBID_AT, 4), "little")
-        return stored if 0 < stored <= INT32_MAX else 1
-
     def _allocate_obid(self, wanted: int) -> int:
-        following = int(self.table["next_obid"].get())
+        """Return the id of this capture, with the next one already stored. Raises StoreError."""
+        parameter = self.table["next_obid"]
+        stored = int(parameter.get())
+        following = stored if 0 < stored <= INT32_MAX else 1
         obid = wanted or following
         following = max(following, obid + 1)
-        following = following if following <= INT32_MAX else 1
-        if self._area is not None:
-            self._area.write(NEXT_OBID_AT, following.to_bytes(4, "little"))
-            self._area.flush()
-        self.table["next_obid"].set(following)
+        parameter.set(following if following <= INT32_MAX else 1)
+        self.csp.binding.flush()
         return obid
 
     def _count(self, name: str) -> None:

@@ -14,7 +14,6 @@ AREA = "config"
 AREA_SIZE = 5000  # as flown
 # Flown `error_log` lies inside the capture string (D24); ours are behind it.
 _SETTINGS_AT = 0x200
-NEXT_OBID_AT = 0x280
 
 # Wire values of `camera_type`.
 CAMERA_TYPES: tuple[CameraType, ...] = (CameraType.VMB, CameraType.IR, CameraType.TEST)
@@ -71,7 +70,10 @@ SPECS: tuple[ParamSpec, ...] = (
     _telemetry(46, "last_exposure", ParamType.U32, "Exposure that was used", unit="us"),
     _telemetry(47, "last_bytes", ParamType.U32, "Size of the last batch", unit="B"),
     _telemetry(48, "frame_time", ParamType.U32, "Time the last image took to make", unit="us"),
-    _telemetry(49, "next_obid", ParamType.U32, "Observation id of the next capture"),
+    ParamSpec(
+        id=49, name="next_obid", type=ParamType.U32, mask=Mask.READONLY | Mask.TELEM, area=AREA,
+        address=_SETTINGS_AT + 60, default=1, help="Observation id of the next capture",
+    ),
 )  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from dipp.metadata import Metadata
 from sim.camera.capture import CameraError, RequestError
 from sim.camera.sensor import Words
 
-DEFAULT_QUEUE = "/dipp_batches"
 # The kernel's default limit; a queue of this length needs no privilege.
 _QUEUE_MESSAGES = 10
 _SEGMENT_MODE = 0o600
@@ -80,7 +79,7 @@ class SegmentWriter:
 class BatchQueue:
     """The way to DIPP: a POSIX queue by name, made here if DIPP has not done so yet."""
 
-    def __init__(self, name: str = DEFAULT_QUEUE) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
 
     def try_send(self, message: BatchMessage) -> bool:

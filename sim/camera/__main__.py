@@ -1,0 +1,7 @@
+"""`python -m sim.camera`."""
+
+import sys
+
+from sim.camera.cli import main
+
+sys.exit(main())

@@ -1,0 +1,112 @@
+"""Run the camera node as a process: `python -m sim.camera`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+
+from csp.errors import CspError
+from csp.links.options import add_link_options, open_link
+from csp.loop import Loop
+from csp.vmem.file import FileArea
+from sim import config
+from sim.camera.figures import read_figures
+from sim.camera.node import CameraNode
+from sim.camera.params import AREA, AREA_SIZE
+from sim.camera.view import Pointing
+from sim.errors import SimError
+from sim.figures import NodeNumbers, PayloadConfig
+from sim.orbit import Orbit
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT. Returns 0, or 1 with a reason on stderr."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="camera: %(message)s", stream=sys.stderr)
+    cv2.setNumThreads(1)
+    try:
+        settings = config.load(options.config)
+        if options.rate is not None:
+            settings = settings.with_mission(rate=options.rate)
+        if options.address == NodeNumbers().camera:
+            options.address = settings.nodes.camera
+        _run(options, settings)
+    except (SimError, CspError, OSError) as error:
+        print(f"camera: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sim.camera",
+        description="The emulated camera controller: takes pictures of shipped satellite scenes "
+        "and hands them to DIPP over shared memory and a POSIX message queue.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="payload configuration")
+    parser.add_argument("--queue", metavar="NAME", help="queue of DIPP (default: configured)")
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="where config.vmem lies (default: per user)"
+    )
+    parser.add_argument(
+        "--start-monotonic", type=float, metavar="S",
+        help="monotonic clock at the start of the mission (default: now)",
+    )  # fmt: skip
+    parser.add_argument("--rate", type=float, help="mission seconds per second")
+    add_link_options(parser, address=NodeNumbers().camera)
+    return parser
+
+
+def _run(options: argparse.Namespace, settings: PayloadConfig) -> None:
+    figures = read_figures(settings.camera)
+    if options.queue:
+        figures = replace(figures, queue=options.queue)
+    state = options.state or _default_state()
+    state.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic() if options.start_monotonic is None else options.start_monotonic
+    loop = Loop()
+    loop.install_signals()
+    camera = CameraNode(
+        loop,
+        address=options.address,
+        figures=figures,
+        clock=settings.clock(start),
+        pointing=pointing_from(settings.orbit()) if figures.follows_orbit else None,
+        area=FileArea(AREA, state / "config.vmem", AREA_SIZE),
+        version=options.csp_version,
+    )
+    try:
+        camera.csp.attach(open_link(options), netmask=options.netmask, default=True)
+        loop.scheduler.call_soon(camera.maker.warm)
+        loop.run()
+    finally:
+        camera.close()
+        loop.close()
+
+
+def pointing_from(orbit: Orbit) -> Callable[[float], Pointing]:
+    """Return where a camera that looks straight down sees at a mission time."""
+
+    def pointing(unix: float) -> Pointing:
+        state = orbit.state(unix)
+        return Pointing(
+            lat_deg=state.place.lat_deg,
+            lon_deg=state.place.lon_deg,
+            course_deg=state.course_deg,
+            ground_speed_m_s=state.ground_speed_m_s,
+        )
+
+    return pointing
+
+
+def _default_state() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "payload" / "camera"
