@@ -9,7 +9,8 @@ from csp.loop import Loop
 from csp.node import CspNode
 from csp.param.table import ParamTable
 from csp.sched import Scheduler
-from csp.services import Identity, MemoryArea
+from csp.services import Identity
+from csp.vmem.area import Area
 from sim.clock import MissionClock
 from sim.ticker import Ticker
 
@@ -53,7 +54,7 @@ class SimNode:
         table: ParamTable,
         period_s: float,
         update: Callable[[float], None],
-        areas: Sequence[MemoryArea] = (),
+        areas: Sequence[Area] = (),
         seed: int | None = None,
     ) -> None:
         self.name = name
