@@ -8,6 +8,7 @@ libzmq; frames never touch Python. `Hub` runs the proxy in a thread that does no
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -108,8 +109,13 @@ def run_hub(
     sub_port: int | None = None,
     pub_port: int | None = None,
     key_file: Path | None = None,
+    *,
+    started: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Forward until the process is interrupted. Raises MisuseError if the hub cannot start."""
+    """Forward until the process is interrupted. Raises MisuseError if the hub cannot start.
+
+    `started` is called with the two ports once both are bound.
+    """
     offset = 0 if key_file is None else SECURE_OFFSET
     sockets = _Sockets(
         host,
@@ -118,6 +124,8 @@ def run_hub(
         key_file,
     )
     try:
+        if started is not None:
+            started(_port_of(sockets.sub), _port_of(sockets.pub))
         zmq.proxy(sockets.sub, sockets.pub)
     finally:
         sockets.close()

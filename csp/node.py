@@ -1,7 +1,7 @@
-"""Put a node together: stack, services of ports 0 to 6, parameters, links. Composition root.
+"""Put a node together: stack, services of ports 0 to 6, parameters, memory, links.
 
 Everything a daemon of this project has in common on the network; what is special to it is bound to
-`stack` afterwards. Driver.
+`stack` afterwards. Composition root and driver.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ from csp.loop import Loop
 from csp.param.client import ParamClient
 from csp.param.codec import LIST_PORT, PARAM_PORT
 from csp.param.server import ParamServer
-from csp.param.table import ParamTable
-from csp.sched import Scheduler
-from csp.services import Identity, MemoryArea, Services, WallClock
+from csp.param.table import Parameter, ParamTable
+from csp.sched import Scheduler, Timer
+from csp.services import Identity, Services, WallClock
 from csp.stack import Stack
+from csp.vmem.area import Area, StoreError
+from csp.vmem.binding import Binding
+from csp.vmem.server import VmemServer
+from csp.vmem.wire import VMEM_PORT
+
+# The owner's own counters change often; storing them each time would wear out a flash disk.
+_FLUSH_AFTER_S = 1.0
 
 
 class SystemWall:
@@ -47,8 +54,10 @@ class CspNode:
     """One node of the network.
 
     Takes an event loop, or a bare scheduler for virtual time. `table` holds the node's parameters;
-    `areas` are the memory that vmem and CMP peek/poke reach. `reboot` is called with True for
-    reboot, False for shutdown. `seed` None means real chance.
+    `areas` are the memory in which those that name an area live, and which vmem and CMP peek/poke
+    reach. A push is made durable before it is acknowledged. `reboot` is called with True for
+    reboot, False for shutdown. `seed` None means real chance. Raises SpecError if a parameter
+    does not fit the areas.
     """
 
     def __init__(
@@ -59,12 +68,11 @@ class CspNode:
         identity: Identity,
         table: ParamTable,
         version: int = 2,
-        areas: Sequence[MemoryArea] = (),
+        areas: Sequence[Area] = (),
         reboot: Callable[[bool], None] = _no_reboot,
         wall: WallClock | None = None,
         seed: int | None = None,
         hmac_key: bytes | None = None,
-        commit: Callable[[], None] | None = None,
     ) -> None:
         self.loop = loop
         self.scheduler = loop if isinstance(loop, Scheduler) else loop.scheduler
@@ -74,21 +82,34 @@ class CspNode:
         self.stack = Stack(
             self.scheduler, version=version, rng=random.Random(seed), hmac_key=hmac_key
         )
+        self.binding = Binding(table, areas)
         self.services = Services(
             self.stack,
             identity=identity,
             wall=self.wall,
             reboot=reboot,
-            areas=areas,
+            areas=self.binding.areas,
             memory_free=_memory_free,
             buffers_free=lambda: MAX_CONNECTIONS - len(self.stack.connections),
         )
         self.services.bind()
-        self.param_server = ParamServer(table, self.stack.addresses, commit=commit)
+        self.param_server = ParamServer(
+            table,
+            self.stack.addresses,
+            commit=self.binding.flush,
+            storage_kinds=self.binding.kinds,
+        )
         self.stack.bind(PARAM_PORT, self.param_server.handle, crc_required=True)
         self.stack.listen(LIST_PORT, self.param_server.serve_list)
+        self.vmem = VmemServer(self.binding.areas)
+        self.stack.bind(VMEM_PORT, self.vmem.handle)
+        self.stack.listen(VMEM_PORT, self.vmem.serve)
         self.params = ParamClient(self.stack)
+        self.store_failures = 0
         self._links: list[Link] = []
+        self._flush_timer: Timer | None = None
+        if areas:
+            table.on_change(self._flush_later)
 
     def attach(
         self, link: Link, address: int | None = None, netmask: int = 8, *, default: bool = False
@@ -100,8 +121,24 @@ class CspNode:
         self._links.append(link)
         return interface
 
+    def _flush_later(self, parameter: Parameter, first: int, stop: int) -> None:
+        """Have a change by the owner stored soon; those by clients are stored at once."""
+        if self._flush_timer is None and parameter.spec.area is not None:
+            self._flush_timer = self.scheduler.call_later(_FLUSH_AFTER_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        try:
+            self.binding.flush()
+        except StoreError:
+            # A full disk must not stop the node; the next change tries again.
+            self.store_failures += 1
+
     def close(self) -> None:
-        """Close all links. Harmless if done twice."""
+        """Store what is not stored, close all links. Harmless if done twice."""
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush()
         while self._links:
             self._links.pop().close()
 

@@ -13,6 +13,7 @@ from csp import cmp
 from csp.cmp import Code, Ident
 from csp.errors import CspError
 from csp.packet import Packet
+from csp.vmem.area import Area
 
 if TYPE_CHECKING:
     from csp.stack import Stack
@@ -38,22 +39,8 @@ class WallClock(Protocol):
         """Set the clock, or refuse by doing nothing."""
 
 
-class MemoryArea(Protocol):
-    """Addressable memory; the areas of `csp.vmem` are such."""
-
-    @property
-    def address(self) -> int:
-        """First address."""
-
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset` in the area."""
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Write bytes at `offset` in the area."""
+# What peek and poke reach is what vmem serves.
+MemoryArea = Area
 
 
 class Services:
@@ -163,6 +150,7 @@ class Services:
         if area is None:
             return None
         area.write(access.address - area.address, access.data)
+        area.flush()
         return access.encode(code)
 
     def _ps(self, packet: Packet) -> bytes | None:
