@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from csp.errors import DecodeError, MisuseError
 from csp.param.msgpack import decode_value, encode_uint
@@ -96,7 +97,12 @@ class QueueWriter:
         if index is not None and not 0 <= index <= INDEX_MAX:
             raise MisuseError(f"element {index} cannot be addressed singly, only 0..{INDEX_MAX}")
         if self._version == 2:
-            head = self._head(number, node, index, timestamp)
+            head = _head_v2(
+                number,
+                None if node == self._node else node,
+                index,
+                None if timestamp == self._timestamp else timestamp,
+            )
         else:
             head = _head_v1(number, node, index)
         size = self._size + len(head) + len(value)
@@ -108,28 +114,32 @@ class QueueWriter:
         self._size = size
         return True
 
-    def _head(self, number: int, node: int, index: int | None, timestamp: int) -> bytes:
-        header, tail = number & _ID_LOW, b""
-        if index is not None:
-            header |= _INDEX
-            tail = index.to_bytes(1, "big")
-        if node != self._node:
-            header |= _NODE
-            tail += node.to_bytes(2, "big")
-        if timestamp != self._timestamp:
-            header |= _TIMESTAMP
-            tail += timestamp.to_bytes(4, "big")
-        if number > _ID_LOW:
-            header |= _EXTENSION
-            tail += ((number & 0xFC00) >> 8).to_bytes(1, "big")
-        return encode_uint((header & 0xFF) << 8 | header >> 8) + tail
-
     def take(self) -> bytes:
         """Return the queue and start an empty one, which names its node again."""
         queue = b"".join(self._parts)
         self._parts.clear()
         self._size, self._node, self._timestamp = 0, None, 0
         return queue
+
+
+# A node answers for the same few parameters again and again.
+@lru_cache(maxsize=1024)
+def _head_v2(number: int, node: int | None, index: int | None, timestamp: int | None) -> bytes:
+    """Encode what stands before a value; None is for what does not change."""
+    header, tail = number & _ID_LOW, b""
+    if index is not None:
+        header |= _INDEX
+        tail = index.to_bytes(1, "big")
+    if node is not None:
+        header |= _NODE
+        tail += node.to_bytes(2, "big")
+    if timestamp is not None:
+        header |= _TIMESTAMP
+        tail += timestamp.to_bytes(4, "big")
+    if number > _ID_LOW:
+        header |= _EXTENSION
+        tail += ((number & 0xFC00) >> 8).to_bytes(1, "big")
+    return encode_uint((header & 0xFF) << 8 | header >> 8) + tail
 
 
 def _head_v1(number: int, node: int, index: int | None) -> bytes:
@@ -140,74 +150,77 @@ def _head_v1(number: int, node: int, index: int | None) -> bytes:
     return encode_uint(node << 11 | _V1_INDEX | number) + index.to_bytes(1, "big")
 
 
-class _Reader:
-    """A position in a queue, and what is sticky."""
-
-    __slots__ = ("data", "node", "offset", "timestamp")
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.offset = 0
-        self.node: int | None = None
-        self.timestamp = 0
-
-    def raw(self, size: int) -> int:
-        """Take `size` bytes as a big-endian number."""
-        start, end = self.offset, self.offset + size
-        if end > len(self.data):
-            raise DecodeError("item cut off", offset=start, expected=end, actual=len(self.data))
-        self.offset = end
-        return int.from_bytes(self.data[start:end], "big")
-
-    def header(self) -> int:
-        """Take a MessagePack number of at most 16 bits."""
-        start = self.offset
-        first = self.raw(1)
-        if first < 0x80:
-            return first
-        if first == 0xCC:
-            return self.raw(1)
-        if first == 0xCD:
-            return self.raw(2)
-        raise DecodeError("not an item header", offset=start, actual=f"{first:02x}")
-
-    def item(self, has_value: bool) -> Item:
-        """Take one item of a version 2 queue."""
-        swapped = self.header()
-        header = (swapped & 0xFF) << 8 | swapped >> 8
-        number, index = header & _ID_LOW, None
-        if header & _INDEX:
-            index = self.raw(1)
-        if header & _NODE:
-            self.node = self.raw(2)
-        if header & _TIMESTAMP:
-            self.timestamp = self.raw(4)
-        if header & _NANOSECONDS:
-            self.raw(4)
-        if header & _EXTENSION:
-            number |= self.raw(1) << 8
-        return self._finish(number, self.node, index, self.timestamp, has_value)
-
-    def item_v1(self, has_value: bool) -> Item:
-        """Take one item of a version 1 queue."""
-        header = self.header()
-        index = self.raw(1) if header & _V1_INDEX else None
-        return self._finish(header & V1_ID_MAX, header >> 11, index, 0, has_value)
-
-    def _finish(
-        self, number: int, node: int | None, index: int | None, timestamp: int, has_value: bool
-    ) -> Item:
-        if not has_value:
-            return Item(id=number, node=node, index=index, timestamp=timestamp)
-        value, self.offset = decode_value(self.data, self.offset)
-        return Item(id=number, node=node, index=index, timestamp=timestamp, value=value)
-
-
 def decode_queue(data: bytes, version: int = 2, *, has_values: bool) -> list[Item]:
     """Decode a whole queue. Raises DecodeError if it is not one from its first to last byte."""
-    reader = _Reader(data)
-    take = reader.item if version == 2 else reader.item_v1
-    items = []
-    while reader.offset < len(data):
-        items.append(take(has_values))
+    try:
+        return _decode_v2(data, has_values) if version == 2 else _decode_v1(data, has_values)
+    except IndexError:
+        raise DecodeError("item cut off", offset=len(data)) from None
+
+
+@lru_cache(maxsize=256)
+def decode_request(data: bytes, version: int = 2) -> tuple[Item, ...]:
+    """Decode a queue without values, remembering the last ones: polls repeat the same bytes."""
+    return tuple(decode_queue(data, version, has_values=False))
+
+
+# Both decoders index without looking at the length: an IndexError is a cut off item.
+
+
+def _decode_v2(data: bytes, has_values: bool) -> list[Item]:
+    items: list[Item] = []
+    offset, size = 0, len(data)
+    node: int | None = None
+    timestamp = 0
+    while offset < size:
+        header, offset = _decode_header(data, offset)
+        # The header travels byte swapped.
+        header = (header & 0xFF) << 8 | header >> 8
+        number, index, value = header & _ID_LOW, None, None
+        if header & _INDEX:
+            index = data[offset]
+            offset += 1
+        if header & _NODE:
+            node = data[offset] << 8 | data[offset + 1]
+            offset += 2
+        if header & _TIMESTAMP:
+            timestamp = data[offset + 3] | int.from_bytes(data[offset : offset + 3], "big") << 8
+            offset += 4
+        if header & _NANOSECONDS:
+            offset += 4
+        if header & _EXTENSION:
+            number |= data[offset] << 8
+            offset += 1
+        if has_values:
+            value, offset = decode_value(data, offset)
+        items.append(Item(id=number, node=node, index=index, timestamp=timestamp, value=value))
+    if offset > size:
+        raise IndexError
     return items
+
+
+def _decode_v1(data: bytes, has_values: bool) -> list[Item]:
+    items: list[Item] = []
+    offset = 0
+    while offset < len(data):
+        header, offset = _decode_header(data, offset)
+        index, value = None, None
+        if header & _V1_INDEX:
+            index = data[offset]
+            offset += 1
+        if has_values:
+            value, offset = decode_value(data, offset)
+        items.append(Item(id=header & V1_ID_MAX, node=header >> 11, index=index, value=value))
+    return items
+
+
+def _decode_header(data: bytes, offset: int) -> tuple[int, int]:
+    """Return a MessagePack number of at most 16 bits and where it ends."""
+    first = data[offset]
+    if first == 0xCD:
+        return data[offset + 1] << 8 | data[offset + 2], offset + 3
+    if first < 0x80:
+        return first, offset + 1
+    if first == 0xCC:
+        return data[offset + 1], offset + 2
+    raise DecodeError("not an item header", offset=offset, actual=f"{first:02x}")

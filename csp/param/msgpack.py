@@ -184,8 +184,8 @@ def decode_value(data: bytes, offset: int = 0) -> tuple[Value, int]:
     if offset >= len(data):
         raise _cut(offset, 1, len(data))
     first = data[offset]
-    if first < 0x80 or first >= 0xE0:
-        return _decode_number(data, offset)
+    if first < 0x80:
+        return first, offset + 1
     if first & 0xE0 == 0xA0 or first in _BLOBS:
         return _decode_blob(data, offset)
     if first & 0xF0 == 0x90 or first in _ARRAYS:

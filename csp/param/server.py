@@ -31,6 +31,7 @@ from csp.param.codec import (
     PacketType,
     QueueWriter,
     decode_queue,
+    decode_request,
 )
 from csp.param.entry import ListEntry, encode_entry
 from csp.param.errors import ParamError
@@ -124,7 +125,7 @@ class ParamServer:
 
     def _pull(self, request: bytes) -> list[bytes]:
         version = 1 if request[0] == PacketType.PULL_V1 else 2
-        items = decode_queue(request[2:], version, has_values=False)
+        items = decode_request(request[2:], version)
         self.counters.pulls += 1
         response = _Response(version)
         for item in items:
@@ -146,11 +147,11 @@ class ParamServer:
             raise DecodeError("pull-all request too short", expected=size, actual=len(request))
         include = int.from_bytes(request[4:8], "big")
         exclude = int.from_bytes(request[8:12], "big") if version == 2 else 0
-        exclude |= Mask.HIDDEN
+        exclude |= int(Mask.HIDDEN)
         self.counters.pulls += 1
         response = _Response(version)
         for parameter in self.table:
-            mask = int(parameter.spec.mask)
+            mask = parameter.mask
             expressible = version == 2 or parameter.id <= V1_ID_MAX
             if mask & include and not mask & exclude and expressible:
                 self._add(request, response, parameter)
@@ -253,7 +254,7 @@ class ParamServer:
                 )
             )
             for parameter in self.table
-            if not parameter.spec.mask & Mask.HIDDEN
+            if not parameter.mask & Mask.HIDDEN
         ]
 
     async def serve_list(self, connection: EntrySink) -> None:

@@ -39,8 +39,8 @@ class Parameter:
     """
 
     __slots__ = (
-        "_hooks", "_is_single", "base", "callbacks", "count", "id", "is_readonly", "name", "row",
-        "spec", "view",
+        "_hooks", "_is_single", "base", "callbacks", "count", "id", "is_readonly", "mask", "name",
+        "row", "spec", "view",
     )  # fmt: skip
 
     def __init__(self, spec: ParamSpec, view: memoryview, base: int, hooks: list[ChangeHook]):
@@ -51,8 +51,9 @@ class Parameter:
         self.view = view
         self.base = base
         self.count = spec.array_size
-        # Whether clients may not write it; a plain bool, as flag arithmetic is slow.
-        self.is_readonly = bool(spec.mask & Mask.READONLY)
+        # Plain numbers, as flag arithmetic is slow. `is_readonly`: clients may not write it.
+        self.mask = int(spec.mask)
+        self.is_readonly = bool(self.mask & Mask.READONLY)
         self.callbacks: tuple[WriteCallback, ...] = ()
         self._hooks = hooks
         self._is_single = spec.type is ParamType.FLOAT
