@@ -6,6 +6,7 @@ called. A push never overwrites. Source: dish.md 1, 2.2, 10 and 13.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterable
 
@@ -15,16 +16,19 @@ from dish.profile import Profile
 from dish.program import Procedure, decode, encode
 
 _MAGIC = b"DISHSTO1"
-_HEAD = struct.Struct("<8sIHI")  # magic, body bytes, entries, CRC32C of the body
+_HEAD = struct.Struct("<8sIH")  # magic, body bytes, entries
+_TAIL = struct.Struct("<I")  # CRC32C of all before it
 _ENTRY = struct.Struct("<BI")  # slot, procedure bytes
 # 256 slots of what fits the largest known CSP buffer, and then some.
-MAX_IMAGE_BYTES = _HEAD.size + 256 * (_ENTRY.size + 4096)
+MAX_IMAGE_BYTES = _HEAD.size + _TAIL.size + 256 * (_ENTRY.size + 4096)
 
 
 class Store:
-    """Procedures by slot. `on_change` is called after every push and delete that did something.
+    """Procedures by slot.
 
-    `admit` may refuse a push by raising StoreError, for example because memory is short.
+    `admit` may refuse a push by raising StoreError, for example because memory is short. `persist`
+    makes a set durable or raises StoreError: then a push is refused, while a delete happens all the
+    same and `unsaved` is set, because DEL has no error answer.
     """
 
     def __init__(
@@ -32,13 +36,14 @@ class Store:
         profile: Profile,
         natives: Iterable[int] = (),
         *,
-        on_change: Callable[[], None] = lambda: None,
+        persist: Callable[[dict[int, Procedure]], None] = lambda procedures: None,
         admit: Callable[[int, Procedure], None] = lambda slot, procedure: None,
     ) -> None:
         self.profile = profile
         self.natives = frozenset(natives)
         self._slots: dict[int, Procedure] = {}
-        self._on_change = on_change
+        self._persist = persist
+        self.unsaved = False
         self._admit = admit
         for slot in self.natives:
             if not 0 <= slot < profile.reserved:
@@ -65,8 +70,10 @@ class Store:
                 f"{len(procedure)} instructions, at most {self.profile.max_instructions}"
             )
         self._admit(slot, procedure)
-        self._slots[slot] = procedure
-        self._on_change()
+        filled = {**self._slots, slot: procedure}
+        self._persist(filled)
+        self._slots = filled
+        self.unsaved = False
 
     def pull(self, slot: int) -> Procedure:
         """Return the procedure of a slot. Raises StoreError."""
@@ -82,8 +89,16 @@ class Store:
         """Empty a slot; False if there was nothing to do, which is no error."""
         if self._slots.pop(slot, None) is None:
             return False
-        self._on_change()
+        self.unsaved = True
+        self.save()
         return True
+
+    def save(self) -> None:
+        """Make a delete durable that could not be before; does nothing else. Never raises."""
+        if self.unsaved:
+            with contextlib.suppress(StoreError):
+                self._persist(self.procedures())
+                self.unsaved = False
 
     def fetch(self, slot: int) -> Procedure | None:
         """Return what a run or call of this slot would execute, None if nothing."""
@@ -120,18 +135,19 @@ def encode_image(procedures: dict[int, Procedure]) -> bytes:
     for slot, procedure in sorted(procedures.items()):
         raw = encode(procedure)
         body += _ENTRY.pack(slot, len(raw)) + raw
-    return _HEAD.pack(_MAGIC, len(body), len(procedures), crc32c(bytes(body))) + bytes(body)
+    data = _HEAD.pack(_MAGIC, len(body), len(procedures)) + bytes(body)
+    return data + _TAIL.pack(crc32c(data))
 
 
 def decode_image(data: bytes) -> dict[int, Procedure]:
     """Read the file form. Raises DecodeError for anything but a complete, intact image."""
-    if len(data) < _HEAD.size:
-        raise DecodeError(0, f"{_HEAD.size} bytes", str(len(data)))
-    magic, length, count, crc = _HEAD.unpack_from(data)
-    body = data[_HEAD.size :]
+    if len(data) < _HEAD.size + _TAIL.size:
+        raise DecodeError(0, f"{_HEAD.size + _TAIL.size} bytes", str(len(data)))
+    magic, length, count = _HEAD.unpack_from(data)
+    body = data[_HEAD.size : -_TAIL.size]
     if magic != _MAGIC:
         raise DecodeError(0, repr(_MAGIC), repr(magic))
-    if len(body) != length or crc32c(body) != crc:
+    if len(body) != length or data[-_TAIL.size :] != _TAIL.pack(crc32c(data[: -_TAIL.size])):
         raise DecodeError(_HEAD.size, "an intact body", "damage")
     procedures: dict[int, Procedure] = {}
     offset = 0

@@ -1,0 +1,222 @@
+"""Put the DISH node together: table, store, forge, runs, CSP services. Composition root, driver.
+
+Order matters: `prepare` makes the table and starts the forge while the process is still small and
+has no sockets; `DishNode` comes after. Source: design.md 2, dish.md 12.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from csp.errors import CspError
+from csp.links.base import Link
+from csp.loop import Loop
+from csp.node import CspNode
+from csp.packet import Flag, Packet
+from csp.param.remote import RemoteTable
+from csp.param.table import Parameter, ParamTable
+from csp.sched import Timeout
+from csp.services import Identity
+from csp.vmem.area import RamArea
+from dish.child import NativeFunction
+from dish.errors import StoreError
+from dish.forge import ForgeHandle, start_forge
+from dish.mirror import Mirror
+from dish.params import INVALID_GNSS, SPECS
+from dish.profile import PROFILES, Profile
+from dish.program import Procedure
+from dish.remote import Broker
+from dish.request import ENGINES
+from dish.runs import Runs
+from dish.service import MODES, ProcedureService
+from dish.storage import ProcedureFile
+from dish.store import Store
+from dish.values import Mode
+
+ADDRESS = 4
+_IDENTITY = Identity(
+    hostname="DISCO-II-scheduler",
+    model="PicoCoreMX8MP-Cortex-M7",
+    revision="Rev1.10",
+    date="",
+    time="",
+)
+# name, size and address of the flown areas (dish.md 12); the addresses keep them apart.
+_AREAS = (("config", 2500, 0x0000), ("commands", 1500, 0x1000), ("schedule", 1500, 0x2000))
+_REFRESH_S = 0.25
+# A board that idles at 35 degrees.
+_IDLE_TEMPERATURE_K = 308
+_GNSS_NAMES = (
+    "gnss_lat", "gnss_lon", "gnss_age", "gnss_date", "gnss_time", "gnss_speed", "gnss_alt",
+    "gnss_course", "gnss_unix", "gnss_fix",
+)  # fmt: skip
+_WAKE_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DishConfig:
+    """How a DISH node is set up. `gnss` and `a53` are node numbers, 0 for none.
+
+    `state` is the folder for pushed procedures; None keeps them in memory, as on the board.
+    """
+
+    address: int = ADDRESS
+    profile: Profile = field(default_factory=lambda: PROFILES["m7"])
+    mode: Mode = Mode.STRICT
+    engine: str = ENGINES[0]
+    budget: int = 0
+    state: Path | None = None
+    gnss: int = 0
+    a53: int = 0
+    version: int = 2
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What has to exist before sockets and threads."""
+
+    table: ParamTable
+    forge: ForgeHandle
+
+
+def prepare(config: DishConfig, natives: Mapping[int, NativeFunction] | None = None) -> Prepared:
+    """Make the table and start the forge. Call it first in the process."""
+    table = ParamTable(SPECS)
+    table["tmu_reading"].set(_IDLE_TEMPERATURE_K)
+    table["gnss_node"].set(config.gnss)
+    table["a53_node"].set(config.a53)
+    table["proc_mode"].set(MODES.index(config.mode))
+    table["proc_engine"].set(ENGINES.index(config.engine))
+    table["proc_budget"].set(config.budget)
+    forge = start_forge(table, rows=config.profile.max_runs, natives=natives)
+    return Prepared(table=table, forge=forge)
+
+
+class DishNode:
+    """A running DISH node. `close` ends every procedure and gives everything back."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        config: DishConfig,
+        prepared: Prepared,
+        *,
+        reboot: Callable[[bool], None] = lambda restart: None,
+    ) -> None:
+        self.config = config
+        self.table = prepared.table
+        self._loop = loop
+        areas = [RamArea(name, size, address) for name, size, address in _AREAS]
+        self.node = CspNode(
+            loop, address=config.address, identity=_IDENTITY, table=self.table,
+            version=config.version, areas=areas, reboot=reboot, seed=config.seed,
+        )  # fmt: skip
+        self._remote = RemoteTable(self.node.params)
+        self._file = ProcedureFile(config.state / "procedures") if config.state else None
+        self.store = Store(config.profile, prepared.forge.natives, persist=self._persist)
+        self.service = ProcedureService(self.table, self.store, own_nodes=self._own_nodes)
+        self.runs = Runs(
+            loop, prepared.forge, serve=Broker(self.table, self._remote).serve,
+            on_end=self.service.ended, limit=config.profile.max_runs,
+        )  # fmt: skip
+        self.service.runs = self.runs
+        # Port 14 belongs to memory and procedures; csp.md 12.5 tells them apart.
+        self.node.vmem.procedures = self._procedures
+        self.table.on_write("wake_a53", self._wake)
+        self._mirrors = self._make_mirrors()
+        self._load()
+        self._tick()
+
+    def _own_nodes(self) -> frozenset[int]:
+        return frozenset({self.config.address, *self.node.stack.addresses})
+
+    def _make_mirrors(self) -> list[Mirror]:
+        rows = (
+            ("gnss_node", _GNSS_NAMES, INVALID_GNSS),
+            ("a53_node", ("a53_status",), {"a53_status": 0}),
+        )
+        mirrors = [
+            Mirror(
+                self._loop.scheduler, self.table, self._remote,
+                node=partial(self._node_in, source), names=names, invalid=invalid,
+            )
+            for source, names, invalid in rows
+        ]  # fmt: skip
+        for mirror in mirrors:
+            mirror.start()
+        return mirrors
+
+    def _node_in(self, name: str) -> int:
+        value = self.table[name].get()
+        return value if isinstance(value, int) else 0
+
+    def attach(self, link: Link) -> None:
+        """Connect the node to a network; the link is its default route."""
+        self.node.attach(link, default=True)
+
+    def _procedures(self, packet: Packet) -> list[bytes]:
+        return self.service.answer(packet.data, has_crc=bool(packet.flags & Flag.CRC32))
+
+    # -- stored procedures
+
+    def _load(self) -> None:
+        if self._file is None:
+            return
+        loaded = self._file.load()
+        refused = self.store.load(loaded.procedures)
+        problem = loaded.problem or (f"slots {refused} do not fit this profile" if refused else "")
+        if problem:
+            self.table["proc_refusal"].set(problem[:90])
+
+    def _persist(self, procedures: dict[int, Procedure]) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.save(procedures)
+        except OSError as error:
+            raise StoreError(f"cannot write {error.filename}: {error.strerror}") from None
+
+    # -- the board around it
+
+    def _wake(self, _parameter: Parameter, _index: int) -> None:
+        node = self._node_in("a53_node")
+        if node:
+            self._loop.scheduler.spawn_background(self._wake_node(node), "wake A53")
+
+    async def _wake_node(self, node: int) -> None:
+        # Waking twice is waking once, so a lost acknowledgement may be answered by another try.
+        for _ in range(_WAKE_ATTEMPTS):
+            with contextlib.suppress(CspError, Timeout):
+                await self._remote.set(node, "wake_a53", 1)
+                return
+
+    def _tick(self) -> None:
+        self.service.refresh()
+        self.store.save()
+        client = self.node.params.counters
+        self.table["proc_pulls"].set(client.pulls)
+        self.table["proc_pushes"].set(client.pushes)
+        self.table["proc_lists"].set(client.list_downloads)
+        self.table["proc_unsaved"].set(int(self.store.unsaved))
+        self.table["proc_stored"].set(len(self.store.occupied()))
+        self._timer = self._loop.scheduler.call_later(_REFRESH_S, self._tick)
+
+    def close(self) -> None:
+        """End every run, then leave the network. Harmless if done twice."""
+        self._timer.cancel()
+        for mirror in self._mirrors:
+            mirror.stop()
+        self.runs.close()
+        self.node.close()
+
+
+def default_state() -> Path:
+    """Return where a node keeps its procedures unless told otherwise. Source: design.md 9."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "payload" / "dish"

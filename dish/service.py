@@ -1,0 +1,216 @@
+"""Run procedures out of the store and answer operators: what the node does besides its parts.
+
+Theory of operation: RUN links the call graph from the store's present contents, so later changes
+of the store do not matter to the run, and hands it to the supervisor. Every end of a run becomes an
+`Outcome` and from there the `proc_*` parameters. The service owns no socket, file or process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from csp.param.table import Parameter, ParamTable
+from csp.param.types import Value
+from dish.board import RunState
+from dish.effects import Settings
+from dish.errors import DishError, LinkError, Ret, StoreError
+from dish.frames import Command
+from dish.link import link
+from dish.outcome import Outcome
+from dish.params import ERROR_BYTES, EVERY_RUN, NO_SLOT, RUN_ROWS
+from dish.profile import Profile
+from dish.request import ENGINES, RunRequest
+from dish.runs import RunCounters, RunView
+from dish.server import ProcedureServer
+from dish.status import RunLine, Status, Verb, encode_status
+from dish.store import Store
+from dish.values import Mode
+
+MODES = (Mode.STRICT, Mode.FLIGHT)
+# Enough for an operator who looks once per pass.
+OUTCOMES_KEPT = 32
+
+_COMMANDS: dict[Verb, Command] = {
+    Verb.STOP: Command.STOP,
+    Verb.PAUSE: Command.PAUSE,
+    Verb.RESUME: Command.RESUME,
+    Verb.STEP: Command.STEP,
+}
+_COMMAND_PARAMS: dict[str, Command] = {
+    "proc_stop": Command.STOP,
+    "proc_pause": Command.PAUSE,
+    "proc_resume": Command.RESUME,
+    "proc_step": Command.STEP,
+}
+
+
+class Supervisor(Protocol):
+    """What the service needs of `runs.Runs`."""
+
+    counters: RunCounters
+
+    def __len__(self) -> int:
+        """How many procedures are running."""
+
+    def views(self) -> list[RunView]:
+        """The running procedures, oldest first."""
+
+    def start(self, request: RunRequest) -> int:
+        """Start a run; raises DishError if there is no room."""
+
+    def command(self, command: Command, root: int | None = None) -> int:
+        """Tell runs what to do; return how many there are."""
+
+
+class ProcedureService:
+    """The procedure side of a node. `runs` is set before the first request arrives."""
+
+    runs: Supervisor
+
+    def __init__(
+        self,
+        table: ParamTable,
+        store: Store,
+        *,
+        own_nodes: Callable[[], frozenset[int]],
+    ) -> None:
+        self.table = table
+        self.store = store
+        self.server = ProcedureServer(store, self.run, self.control)
+        self.outcomes: deque[Outcome] = deque(maxlen=OUTCOMES_KEPT)
+        self._own_nodes = own_nodes
+        for name in _COMMAND_PARAMS:
+            table.on_write(name, self._on_command)
+
+    @property
+    def profile(self) -> Profile:
+        """The limits of this node."""
+        return self.store.profile
+
+    # -- requests
+
+    def answer(self, data: bytes, *, has_crc: bool) -> list[bytes]:
+        """Answer a packet of port 14 that is for procedures."""
+        errors = self.server.counters.errors
+        replies = self.server.answer(data, has_crc=has_crc)
+        if self.server.counters.errors != errors:
+            self._set("proc_refused", self.server.counters.errors)
+            self._set("proc_refusal", _clip(self.server.last_error))
+        self._set("proc_stored", len(self.store.occupied()))
+        return replies
+
+    def run(self, slot: int) -> None:
+        """Start the procedure of a slot. Raises DishError if it cannot start.
+
+        A hole in the call graph is not a refusal but a run that failed at once (dish.md 4).
+        """
+        natives = self.store.natives
+        if slot not in natives and self.store.fetch(slot) is None:
+            raise StoreError(f"slot {slot} is empty")
+        try:
+            graph = link(slot, self.store.fetch, natives)
+        except LinkError as error:
+            self.runs.counters.started += 1
+            self.runs.counters.failed += 1
+            self.ended(
+                Outcome(
+                    run_id=0, root=slot, ret=Ret.ERROR, slot=error.slot, index=error.index,
+                    executed=0, reason=str(error),
+                )
+            )  # fmt: skip
+            return
+        self.runs.start(RunRequest(
+            graph=graph, settings=self._settings(), row=0, engine=self._engine(),
+            observed=frozenset(param.id for param in self.table if param.needs_owner),
+        ))  # fmt: skip
+        self.refresh()
+
+    def control(self, verb: Verb, slot: int | None) -> bytes:
+        """Carry out a CONTROL request and return the body of its answer."""
+        if verb is Verb.STATUS:
+            return encode_status(self.status())
+        return bytes((self.runs.command(_COMMANDS[verb], slot),))
+
+    def status(self) -> Status:
+        """Return the last outcome and what is running."""
+        last = self.outcomes[-1] if self.outcomes else None
+        return Status(
+            last_root=last.root if last else 255,
+            last_ret=last.ret if last else 0,
+            last_slot=last.slot if last else 0,
+            last_index=last.index if last else 0,
+            runs=tuple(
+                RunLine(
+                    root=view.root, state=view.line.state, slot=view.line.position.slot,
+                    index=view.line.position.index, depth=view.line.position.depth,
+                    executed=view.line.executed, age_s=int(view.age_s),
+                )
+                for view in self.runs.views()
+            ),
+        )  # fmt: skip
+
+    def _settings(self) -> Settings:
+        profile = self.profile
+        mode = self.table["proc_mode"].get()
+        budget = self.table["proc_budget"].get()
+        return Settings(
+            mode=MODES[1 if mode == 1 else 0],
+            own_nodes=self._own_nodes(),
+            poll_s=profile.poll_s,
+            block_timeout_s=profile.block_timeout_s,
+            max_depth=profile.max_depth,
+            budget=budget if isinstance(budget, int) else 0,
+        )
+
+    def _engine(self) -> str:
+        return ENGINES[1 if self.table["proc_engine"].get() == 1 else 0]
+
+    def _on_command(self, parameter: Parameter, _index: int) -> None:
+        value = parameter.get()
+        root = None if value == EVERY_RUN else value
+        if root is None or isinstance(root, int):
+            self.runs.command(_COMMAND_PARAMS[parameter.name], root)
+
+    # -- telemetry
+
+    def ended(self, outcome: Outcome) -> None:
+        """Publish the end of a run."""
+        self.outcomes.append(outcome)
+        self._set("proc_last_slot", outcome.root)
+        self._set("proc_last_ret", int(outcome.ret))
+        self._set("proc_last_index", outcome.index)
+        self._set("proc_last_at", outcome.slot)
+        self._set("proc_last_error", _clip(str(outcome)))
+        self._set("proc_last_count", outcome.executed)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the parameters about running procedures up to date."""
+        counters = self.runs.counters
+        self._set("proc_running", len(self.runs))
+        self._set("proc_started", counters.started & 0xFFFF_FFFF)
+        self._set("proc_completed", counters.completed & 0xFFFF_FFFF)
+        self._set("proc_failed", counters.failed & 0xFFFF_FFFF)
+        rows = {view.row: view for view in self.runs.views()}
+        for row in range(RUN_ROWS):
+            view = rows.get(row)
+            line = view.line if view is not None else None
+            self._set("proc_run_slot", view.root if view is not None else NO_SLOT, row)
+            self._set("proc_run_state", int(line.state if line else RunState.FREE), row)
+            self._set("proc_run_at", line.position.slot if line else 0, row)
+            self._set("proc_run_index", line.position.index if line else 0, row)
+            self._set("proc_run_count", line.executed & 0xFFFF_FFFF if line else 0, row)
+
+    def _set(self, name: str, value: Value, index: int | None = None) -> None:
+        self.table[name].set(value, index)
+
+
+def _clip(text: str) -> str:
+    """Cut text to what an error parameter holds."""
+    raw = text.replace("\0", "").encode("utf-8", "surrogateescape")[: ERROR_BYTES - 1]
+    return raw.decode("utf-8", "ignore")
+
+
+__all__ = ["MODES", "DishError", "ProcedureService", "Supervisor"]
