@@ -159,6 +159,7 @@ class A53Node(SimNode):
         *,
         box: Box | None = None,
         seed: int | None = None,
+        version: int = 2,
     ) -> None:
         self.model = A53(config, scheduler_of(loop), box)
         super().__init__(
@@ -170,6 +171,7 @@ class A53Node(SimNode):
             period_s=config.period_s,
             update=self.model.update,
             seed=seed,
+            version=version,
         )
 
     def close(self) -> None:

@@ -190,6 +190,7 @@ class EpsNode(SimNode):
         clock: MissionClock,
         *,
         seed: int | None = None,
+        version: int = 2,
     ) -> None:
         self._config = config
         self.model = Eps(config, clock, scheduler_of(loop).now)
@@ -202,6 +203,7 @@ class EpsNode(SimNode):
             period_s=config.period_s,
             update=self._update,
             seed=seed,
+            version=version,
         )
         self._remote = RemoteTable(
             ParamClient(self.node.stack, timeout_s=_PROBE_TIMEOUT_S, pull_attempts=1)

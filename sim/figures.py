@@ -138,3 +138,7 @@ class PayloadConfig:
             epoch_unix=old.epoch_unix if epoch_unix is None else epoch_unix,
         )
         return replace(self, mission=mission)
+
+    def with_windows(self, windows: str) -> PayloadConfig:
+        """Return the same configuration with contact `always` or by `passes`."""
+        return replace(self, link=replace(self.link, windows=windows))

@@ -148,6 +148,7 @@ class GnssNode(SimNode):
         clock: MissionClock,
         *,
         seed: int | None = None,
+        version: int = 2,
     ) -> None:
         self.model = Gnss(config, clock, scheduler_of(loop).now)
         super().__init__(
@@ -159,4 +160,5 @@ class GnssNode(SimNode):
             period_s=config.period_s,
             update=self.model.update,
             seed=seed,
+            version=version,
         )

@@ -234,6 +234,7 @@ class LinkNode(SimNode):
             period_s=config.period_s,
             update=self.model.update,
             seed=seed,
+            version=version,
         )
         if config.link.is_ground(config.nodes.link):
             raise MisuseError(f"the link's own address {config.nodes.link} is a ground address")

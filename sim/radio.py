@@ -89,6 +89,7 @@ class RadioNode(SimNode):
         *,
         directory: Path,
         seed: int | None = None,
+        version: int = 2,
         durable: bool = True,
     ) -> None:
         figures = config.radio
@@ -104,6 +105,7 @@ class RadioNode(SimNode):
             update=self._update,
             areas=[area],
             seed=seed,
+            version=version,
         )
         stack = self.node.stack
         # Download only: what is stored here comes from DIPP.

@@ -56,6 +56,7 @@ class SimNode:
         update: Callable[[float], None],
         areas: Sequence[Area] = (),
         seed: int | None = None,
+        version: int = 2,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -68,6 +69,7 @@ class SimNode:
             wall=MissionWall(clock, self.scheduler),
             areas=areas,
             seed=seed,
+            version=version,
         )
         self.ticker = Ticker(self.scheduler, period_s, update)
 

@@ -208,10 +208,7 @@ def test_knobs_turn_and_nonsense_is_put_back() -> None:
 
 
 def test_with_passes_there_is_contact_only_while_the_station_sees_the_satellite() -> None:
-    by_passes = dataclasses.replace(
-        _CONFIG, link=dataclasses.replace(_CONFIG.link, windows="passes")
-    )
-    rig = _Rig(by_passes, rate=60.0)
+    rig = _Rig(_CONFIG.with_windows("passes"), rate=60.0)
     rig.wait(1.5)
     table = rig.node.table
     rise, sets = table["pass_rise"].get(), table["pass_set"].get()
@@ -232,10 +229,7 @@ def test_with_passes_there_is_contact_only_while_the_station_sees_the_satellite(
 
 
 def test_passes_are_found_for_more_than_a_day() -> None:
-    by_passes = dataclasses.replace(
-        _CONFIG, link=dataclasses.replace(_CONFIG.link, windows="passes")
-    )
-    rig = _Rig(by_passes, rate=3600.0)
+    rig = _Rig(_CONFIG.with_windows("passes"), rate=3600.0)
     seen = set()
     for _ in range(72):
         rig.wait(1.0)
