@@ -241,8 +241,8 @@ def _run_node(spec: NodeSpec, log_dir: Path) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.close(log)
     # Line by line, so that the last words of a killed node are in its log.
-    sys.stdout = open(1, "w", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
