@@ -80,6 +80,11 @@ class Harness:
         self.executor = Executor(self.loop, start_forge(scratch_dir), limits)
         self._batch_id = 0
 
+    @property
+    def forge_pid(self) -> int:
+        """Process number of the forge."""
+        return self.executor.forge_pid
+
     def __enter__(self) -> Harness:
         return self
 
@@ -121,10 +126,10 @@ class Harness:
         outcome.close()
         return copies
 
-    def settle(self) -> None:
-        """Retire all hosts and wait until they are gone."""
-        self.executor.retire()
-        while self.executor.hosts_alive:
+    def settle(self, pipeline_id: int | None = None) -> None:
+        """Retire the hosts of a pipeline, or all, and wait until they are gone."""
+        self.executor.retire(pipeline_id)
+        while self.executor.count_hosts(pipeline_id):
             self.loop.tick(0.05)
 
 

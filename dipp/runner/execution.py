@@ -60,7 +60,7 @@ class Execution:
         self.leaked_segments = 0
         self._timeout_s = module.step.timeout_s
         self._started = time.monotonic()
-        self._error_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if module.needs_error_pipe else ()
+        self._error_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if module.is_native else ()
         log_fd, log_write_fd = os.pipe2(os.O_CLOEXEC)
         self._log_fd = log_fd
         self._channel, theirs = Channel.pair()

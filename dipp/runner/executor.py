@@ -149,10 +149,14 @@ class Executor:
             self._restart_forge()
         self._pump_soon()
 
+    def count_hosts(self, pipeline_id: int | None = None) -> int:
+        """Return how many hosts a pipeline or all have, loading and ending ones included."""
+        return sum(pipeline_id in (None, h.chain.pipeline_id) for h in self._hosts.values())
+
     @property
-    def hosts_alive(self) -> int:
-        """How many hosts there are, loading and ending ones included."""
-        return len(self._hosts)
+    def forge_pid(self) -> int:
+        """Process number of the forge."""
+        return self._forge.pid
 
     @property
     def current(self) -> tuple[tuple[int, int], ...]:

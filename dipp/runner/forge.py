@@ -24,7 +24,14 @@ from dataclasses import dataclass
 from dipp.runner.channel import Channel, close_fds, expect_fds
 from dipp.runner.host import host_main
 from dipp.runner.protocol import ForgeReady, HostExited, HostRefused, HostSpawned, SpawnHost
-from dipp.runner.wait import Burial, become_subreaper, bury, kill_group, sweep_orphans
+from dipp.runner.wait import (
+    Burial,
+    become_subreaper,
+    bury,
+    kill_group,
+    sweep_orphans,
+    sweep_sysv_segments,
+)
 from dipp.runner.wire import FrameError
 from dipp.sandbox.limits import close_all_but
 
@@ -125,6 +132,7 @@ class Forge:
         burial = bury(host.pid, host.pidfd) or Burial(signal=signal.SIGKILL)
         os.close(host.pidfd)
         orphans = sweep_orphans({other.pid for other in self._hosts.values()})
+        sweep_sysv_segments({host.pid, *orphans})
         with contextlib.suppress(RecursionError):
             shutil.rmtree(host.scratch, ignore_errors=True)
         report = HostExited(

@@ -33,7 +33,7 @@ class LoadedModule(Protocol):
     """A module ready to be executed in a child."""
 
     step: ModuleStep
-    needs_error_pipe: bool
+    is_native: bool
 
     def execute(
         self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
@@ -71,7 +71,7 @@ def read_module(path: str, sha256: str = "") -> bytes:
 class PythonModule:
     """A Python module file, executed once; its `run` is called in the children."""
 
-    needs_error_pipe = False
+    is_native = False
 
     def __init__(self, step: ModuleStep, content: bytes) -> None:
         self.step = step
@@ -107,7 +107,7 @@ class PythonModule:
 class NativeModule:
     """A shared object with the flown interface."""
 
-    needs_error_pipe = True
+    is_native = True
 
     def __init__(self, step: ModuleStep, library: NativeLibrary) -> None:
         self.step = step

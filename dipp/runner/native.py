@@ -146,39 +146,44 @@ class NativeLibrary:
         space: Workspace,
         error_pipe: tuple[int, int],
     ) -> tuple[int, Sequence[ImageRef]]:
-        """Run `run`. Raises ModuleError: 300, 303 or 603."""
-        parts = [
-            part
-            for ref in go.images
-            for part in (
-                META_SIZE.pack(ref.meta.length),
-                space.view(ref.meta),
-                space.view(ref.pixels),
-            )
-        ]
-        size = sum(len(part) for part in parts)
-        shmid = _LIBC.shmget(_IPC_PRIVATE, max(size, 1), _IPC_CREAT | 0o600)
-        if shmid < 0:
-            reason = os.strerror(ctypes.get_errno())
-            raise ModuleError(Code.SHM_NOT_FOUND, f"segment of {size} bytes: {reason}")
-        result = ImageBatch(shmid=shmid)
-        try:
-            with _attached(shmid, size) as target:
-                offset = 0
-                for part in parts:
+        """Run `run`. Raises ModuleError: 303 or 603."""
+        size = batch_size(go.images)
+        with _attached(go.shmid, size) as target:
+            offset = 0
+            for ref in go.images:
+                head = META_SIZE.pack(ref.meta.length)
+                for part in (head, space.view(ref.meta), space.view(ref.pixels)):
                     target[offset : offset + len(part)] = part
                     offset += len(part)
-            batch = ImageBatch(_MESSAGE_TYPE, len(go.images), size, shmid, go.pipeline_id, None)
-            keep, params = build_params(values)
-            result = self._library.run(
-                ctypes.byref(batch), ctypes.byref(params), (ctypes.c_int * 2)(*error_pipe)
-            )
-            del keep
-            return result.pipeline_id, _take_result(result, shmid, space)
+        batch = ImageBatch(_MESSAGE_TYPE, len(go.images), size, go.shmid, go.pipeline_id, None)
+        keep, params = build_params(values)
+        result = self._library.run(
+            ctypes.byref(batch), ctypes.byref(params), (ctypes.c_int * 2)(*error_pipe)
+        )
+        del keep
+        try:
+            return result.pipeline_id, _take_result(result, go.shmid, space)
         finally:
-            for removed in {shmid, result.shmid}:
-                if removed == shmid or _created_here(removed):
-                    _LIBC.shmctl(removed, _IPC_RMID, None)
+            if result.shmid != go.shmid and _created_here(result.shmid):
+                remove_segment(result.shmid)
+
+
+def batch_size(images: Sequence[ImageRef]) -> int:
+    """Return how many bytes the images take in the flown layout."""
+    return sum(META_SIZE.size + ref.meta.length + ref.pixels.length for ref in images)
+
+
+def create_segment(size_bytes: int) -> int:
+    """Return the id of a new private segment; the host owns it. Raises OSError."""
+    shmid = int(_LIBC.shmget(_IPC_PRIVATE, max(size_bytes, 1), _IPC_CREAT | 0o600))
+    if shmid < 0:
+        raise OSError(ctypes.get_errno(), f"System V segment of {size_bytes} bytes")
+    return shmid
+
+
+def remove_segment(shmid: int) -> None:
+    """Remove a segment, which may be gone already."""
+    _LIBC.shmctl(shmid, _IPC_RMID, None)
 
 
 def build_params(

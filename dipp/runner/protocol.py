@@ -161,13 +161,17 @@ class Quit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Go:
-    """Host to child, with segments, arena and for native code the error pipe: run now."""
+    """Host to child, with segments and arena: run now.
+
+    For native code there are an error pipe beside it and `shmid`, a System V segment for the batch.
+    """
 
     batch_id: int
     pipeline_id: int
     images: tuple[ImageRef, ...]
     segments: int
     scratch: str
+    shmid: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +266,15 @@ _FRAMES: dict[int, Record] = {
     23: Record(BatchFailed, batch_id=U64, crash=Blob(188), log=Text(8192), stages=_STAGES),
     24: Record(HostFault, text=Text(8192)),
     25: Record(Quit),
-    30: Record(Go, batch_id=U64, pipeline_id=U32, images=_IMAGES, segments=U8, scratch=Text(4096)),
+    30: Record(
+        Go,
+        batch_id=U64,
+        pipeline_id=U32,
+        images=_IMAGES,
+        segments=U8,
+        scratch=Text(4096),
+        shmid=I32,
+    ),
     31: Record(ModuleDone, batch_id=U64, pipeline_id=U32, images=_IMAGES),
     32: Record(ModuleFailed, code=U16, reason=_REASON),
     33: Record(ModuleRaised, exception=_NAME, line=U32, reason=_REASON),

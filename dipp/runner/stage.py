@@ -19,6 +19,7 @@ from dipp.runner.arena import create_arena, freeze_arena, read_range, segment_si
 from dipp.runner.channel import close_fds
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
+from dipp.runner.native import batch_size, create_segment, remove_segment
 from dipp.runner.protocol import Go, ModuleDone, ModuleFailed, ModuleRaised
 from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, Policy, StageStats
@@ -91,7 +92,10 @@ class StageRunner:
         return result
 
     def _execute(self, module: LoadedModule, state: BatchState, arena: int) -> StageResult:
-        with _scratch_directory(self.scratch_root) as scratch:
+        with (
+            _scratch_directory(self.scratch_root) as scratch,
+            _flown_segment(module, state) as shmid,
+        ):
             execution = Execution(module, self.policy)
             try:
                 go = Go(
@@ -100,6 +104,7 @@ class StageRunner:
                     images=state.images,
                     segments=len(state.segments),
                     scratch=scratch,
+                    shmid=shmid,
                 )
                 with contextlib.suppress(ConnectionError):
                     # A child that is dead already is judged like any other.
@@ -227,6 +232,19 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+@contextlib.contextmanager
+def _flown_segment(module: LoadedModule, state: BatchState) -> Iterator[int]:
+    """Give native code its System V segment; the child fills it, the host removes it."""
+    if not module.is_native:
+        yield -1
+        return
+    shmid = create_segment(batch_size(state.images))
+    try:
+        yield shmid
+    finally:
+        remove_segment(shmid)
 
 
 @contextlib.contextmanager
