@@ -3,7 +3,7 @@
 Theory of operation: `Code` is the one table; telemetry, shell, documentation and the runner read
 its rows. Modules own 1..99 (reported as 700 + number) and may set any number >= 100 verbatim, so a
 code on the wire is a plain int that may not be in the table. Source: dipp.md 11; 202, 305..308,
-518 and 603..606 are ours.
+518 and 603..607 are ours.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Code(IntEnum):
     LOAD_CRASHED = 604, False, "module died or hung while being loaded"
     HOST_DIED = 605, True, "pipeline host died"
     OPERATOR_STOP = 606, False, "stopped by the operator"
+    NODE_DIED = 607, False, "this node died while it processed the batch"
 
 
 class DippError(Exception):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from dipp.batch import ImageBlock, find_block
+from dipp.batch import Buffer, ImageBlock, find_block
 from dipp.errors import ContentError, MisuseError
 from dipp.ringindex import HEADER_BYTES, OFFSET_BYTES, AppendPlan, Element, RingGeometry, RingIndex
 
@@ -142,7 +142,7 @@ class Ring:
             self.index.evict(plan)
         self._pending = plan
 
-    def write(self, plan: AppendPlan, position: int, data: bytes | memoryview) -> None:
+    def write(self, plan: AppendPlan, position: int, data: Buffer) -> None:
         """Write bytes of the append; `position` counts from its start. Raises OSError."""
         if self._pending is not plan or position < 0 or position + len(data) > plan.size:
             raise MisuseError("write outside the append that is under way")
@@ -159,7 +159,10 @@ class Ring:
         self._file.sync()
 
     def commit(self, plan: AppendPlan) -> None:
-        """Make the appended elements visible, all at once. Raises OSError."""
+        """Make the appended elements visible, all at once.
+
+        Raises OSError; if `head` has moved by then, they are visible and only the last sync failed.
+        """
         if self._pending is not plan:
             raise MisuseError("commit of an append that is not under way")
         entries = self.geometry.entries
@@ -171,9 +174,9 @@ class Ring:
             self._file.write(HEADER_BYTES, table[first:].tobytes())
         self._file.sync()
         self._file.write(0, _HEADER.pack(self.index.tail, plan.head_after))
-        self._file.sync()
         self.index.commit(plan)
         self._pending = None
+        self._file.sync()
 
     def abandon(self) -> None:
         """Forget an append that failed; what it withdrew stays withdrawn."""

@@ -1,0 +1,267 @@
+"""The DIPP node put together. Composition root of `dipp serve`; nothing else makes its parts.
+
+Theory of operation: the forge is started first, before any socket. Then the state directory is
+locked, storage and ring are loaded, deliveries that a kill interrupted are settled, services are
+bound, and batches left open are processed again. One loop, one thread. A stop drains: the current
+batch ends or, after a deadline, stays in the journal for the next start.
+Source: design.md 1, 2, 9; dipp.md 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from csp.links.base import Link
+from csp.loop import Loop
+from csp.node import CspNode
+from csp.param.table import Parameter
+from csp.sched import Timeout
+from csp.services import Identity
+from csp.vmem.area import StoreError
+from csp.vmem.binding import Binding
+from csp.vmem.file import FileArea
+from csp.vmem.server import VmemServer
+from csp.vmem.wire import VMEM_PORT
+from dipp.configuration import Configuration
+from dipp.index import INDEX_PORT, IndexService
+from dipp.intake import DEFAULT_QUEUE, Intake
+from dipp.journal import Journal
+from dipp.modulefiles import ModuleLibrary, packaged_modules
+from dipp.params import (
+    BATCH_ABORT,
+    LOG_STATUS,
+    MODULE_TIMEOUT,
+    STORAGE_AREA,
+    STORAGE_BYTES,
+    Telemetry,
+    make_table,
+)
+from dipp.processing import Processor
+from dipp.quarantine import DEFAULT_LIMIT_BYTES, Quarantine
+from dipp.records import Kind, Record
+from dipp.ring import open_ring
+from dipp.ringarea import RingArea, RingService
+from dipp.ringindex import RingGeometry
+from dipp.runner.executor import Executor, ForgeHandle, Limits
+from dipp.slots import Slots
+from dipp.state import StateDir
+from dipp.worker import Worker
+
+# Above the ring, whose flown address is 0, and within the 32 bits that csh sends.
+STORAGE_ADDRESS = 0x4000_0000
+_BEAT_S = 1.0
+_DRAIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """What a node is told at start. `durable` False skips the syncs that only power cuts need."""
+
+    state_dir: Path
+    address: int = 162
+    netmask: int = 8
+    version: int = 2
+    queue: str = DEFAULT_QUEUE
+    geometry: RingGeometry = field(default_factory=RingGeometry)
+    quarantine_bytes: int = DEFAULT_LIMIT_BYTES
+    max_attempts: int = 2
+    module_dirs: tuple[Path, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    durable: bool = True
+    hmac_key: bytes | None = None
+    status_file: Path | None = None
+    seed: int | None = None
+
+
+class DippNode:
+    """A running DIPP. `close` ends it and everything it started."""
+
+    def __init__(self, loop: Loop, forge: ForgeHandle, config: NodeConfig) -> None:
+        """Raises MisuseError if the state directory is in use or does not fit, OSError."""
+        self.loop = loop
+        self.config = config
+        self.state = StateDir(config.state_dir)
+        self.table = make_table()
+        self.telemetry = Telemetry(self.table)
+        self._started = loop.scheduler.now
+        self._open_stores()
+        self._compose_network()
+        self.executor = Executor(loop, forge, config.limits)
+        self._compose_pipeline()
+        self.processor.settle_deliveries()
+        self._beat()
+        loop.after_tick(self._flush)
+        self.worker.recover()
+
+    # -- composition
+
+    def _open_stores(self) -> None:
+        state, config = self.state, self.config
+        storage = FileArea(STORAGE_AREA, state.storage, STORAGE_BYTES, STORAGE_ADDRESS)
+        self.binding = Binding(self.table, [storage])
+        self.table["serial0"].set(random.Random(config.seed).randrange(2**31))
+        self.ring, was_damaged = open_ring(state.images, config.geometry, durable=config.durable)
+        self.journal = Journal(state.journal, durable=config.durable)
+        self.quarantine = Quarantine(
+            state.quarantine,
+            limit_bytes=config.quarantine_bytes,
+            on_evict=self._on_evict,
+            evicted_through=self.journal.state.totals.evicted_through,
+            durable=config.durable,
+        )
+        self.telemetry.put("ring_resets", int(was_damaged))
+        self.telemetry.put("journal_damaged", self.journal.damaged_bytes)
+
+    def _compose_network(self) -> None:
+        storage = self.binding.area(STORAGE_AREA)
+        images = RingArea(self.ring)
+        self.csp = CspNode(
+            self.loop,
+            address=self.config.address,
+            identity=Identity(hostname="DIPP", model="", revision=""),
+            table=self.table,
+            version=self.config.version,
+            areas=(storage, images),
+            reboot=lambda restart: self.loop.stop(),
+            seed=self.config.seed,
+            hmac_key=self.config.hmac_key,
+            commit=self.binding.flush,
+        )
+        self.csp.param_server.storage_kinds = self.binding.kinds
+        self.vmem = VmemServer([storage, images])
+        RingService(self.ring, self.loop.scheduler, self._on_ring_upload).register(self.vmem)
+        self.csp.stack.bind(VMEM_PORT, self.vmem.handle)
+        self.csp.stack.listen(VMEM_PORT, self.vmem.serve)
+        self.csp.stack.listen(INDEX_PORT, IndexService(self.ring).serve)
+
+    def _compose_pipeline(self) -> None:
+        directories = (
+            self.state.active_modules, *self.config.module_dirs, packaged_modules()
+        )  # fmt: skip
+        self.slots = Slots(ModuleLibrary(directories), self._timeout_s)
+        self.configuration = Configuration(
+            self.table,
+            self.slots,
+            telemetry=self.telemetry,
+            log_status=self.log_status,
+            warm=self.executor.warm,
+        )
+        self.intake = Intake(self.config.queue, self.state.landing)
+        self.intake.ensure()
+        self.processor = Processor(
+            self.loop.scheduler,
+            journal=self.journal,
+            quarantine=self.quarantine,
+            ring=self.ring,
+            slots=self.slots,
+            runner=self.executor,
+            telemetry=self.telemetry,
+            log_status=self.log_status,
+            wall_unix=self.csp.wall.now,
+            max_attempts=self.config.max_attempts,
+        )
+        self.worker = Worker(
+            self.loop,
+            table=self.table,
+            telemetry=self.telemetry,
+            intake=self.intake,
+            journal=self.journal,
+            processor=self.processor,
+        )
+        self.table.on_write(BATCH_ABORT, self._on_abort)
+
+    def attach(self, link: Link) -> None:
+        """Connect the node to the bus."""
+        self.csp.attach(link, netmask=self.config.netmask, default=True)
+
+    # -- what happens
+
+    def log_status(self, status: int) -> None:
+        """Keep the latest error."""
+        self.table[LOG_STATUS].set(status)
+
+    def _timeout_s(self) -> float:
+        return float(self.telemetry.get(MODULE_TIMEOUT))
+
+    def _on_abort(self, parameter: Parameter, index: int) -> None:
+        if parameter.get():
+            self.executor.stop_current()
+        parameter.set(0)
+
+    def _on_evict(self, batch: int) -> None:
+        self.journal.append(Record(kind=Kind.EVICTED, batch=batch))
+
+    def _on_ring_upload(self, error: OSError | None) -> None:
+        if error is not None:
+            self.telemetry.count("storage_errors")
+        self.processor.publish()
+
+    def _flush(self) -> None:
+        try:
+            self.binding.flush()
+        except StoreError:
+            self.telemetry.count("storage_errors")
+
+    def _beat(self) -> None:
+        telemetry = self.telemetry
+        telemetry.put("uptime", int(self.loop.scheduler.now - self._started))
+        telemetry.put("hosts", self.executor.hosts_alive)
+        telemetry.put("queue_depth", self.intake.depth)
+        self.processor.publish()
+        self._write_status()
+        self._timer = self.loop.scheduler.call_later(_BEAT_S, self._beat)
+
+    def _write_status(self) -> None:
+        path = self.config.status_file
+        if path is None:
+            return
+        temporary = path.with_name(path.name + ".new")
+        try:
+            temporary.write_text(json.dumps(self.status(), indent=2) + "\n")
+            os.replace(temporary, path)
+        except OSError:
+            self.telemetry.count("storage_errors")
+
+    def status(self) -> dict[str, Any]:
+        """Return what a program may want to know: parameters that are numbers, and totals."""
+        numbers = {
+            parameter.name: parameter.get_all()
+            for parameter in self.table
+            if not parameter.row.is_text
+        }
+        return {
+            "parameters": numbers,
+            "totals": asdict(self.journal.state.totals),
+            "executor": asdict(self.executor.stats),
+            "pipelines": self.slots.configured,
+        }
+
+    # -- the end
+
+    async def drain(self, timeout_s: float = _DRAIN_S) -> bool:
+        """Let the current batch end; say whether it did. What did not is journaled."""
+        self.worker.stop()
+        try:
+            await self.loop.scheduler.wait_for(
+                self.loop.scheduler.spawn(self.worker.stopped(), "drain"), timeout_s
+            )
+        except Timeout:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """End hosts and forge, flush and release everything."""
+        self.worker.abandon()
+        self._timer.cancel()
+        await self.executor.close()
+        self._flush()
+        self.csp.close()
+        self.intake.close()
+        self.ring.close()
+        self.journal.close()
+        self.state.close()
