@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from csp.files.archive import default_archive, read_bases
@@ -48,7 +47,7 @@ async def _upload(session: Session, args: Args) -> None:
         session.out(line)
     if plan.offer is None or args.plan:
         return
-    began = time.monotonic()
+    began = session.scheduler.now
     stream, shown = len(plan.stream), 0
     with session.progress(f"upload {name}", float(stream)) as progress:
 
@@ -61,7 +60,7 @@ async def _upload(session: Session, args: Args) -> None:
         done = await client.upload(plan, report=report, patience_s=args.wait)
     archive.keep(content)
     session.out(
-        f"{name}: active on node {client.node} after {time.monotonic() - began:.1f} s, "
+        f"{name}: active on node {client.node} after {session.scheduler.now - began:.1f} s, "
         f"{done.packets} packets sent, {done.repeated} repeated"
     )
 
