@@ -81,9 +81,8 @@ def test_jxl_error_is_bounded_by_the_distance(distance, floor_db):
 
 def test_smaller_distance_means_more_bytes():
     full = picture()
-    sizes = [
-        len(kit.run("jxl", [(full, kit.describe(full))], distance=d)[0].data) for d in (0.3, 1.0, 4.0)
-    ]  # fmt: skip
+    image = (full, kit.describe(full))
+    sizes = [len(kit.run("jxl", [image], distance=d)[0].data) for d in (0.3, 1.0, 4.0)]
     assert sizes == sorted(sizes, reverse=True)
 
 
