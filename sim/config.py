@@ -246,22 +246,22 @@ def _radio(section: Section) -> RadioFigures:
 def _link(section: Section) -> LinkFigures:
     with section:
         return LinkFigures(
-            uplink=_direction(section.section("uplink"), 9600.0),
-            downlink=_direction(section.section("downlink"), 1e6),
+            uplink=_direction(section.section("uplink"), 9600.0, 16),
+            downlink=_direction(section.section("downlink"), 1e6, 256),
             ground_addresses=_ranges(section, "ground_addresses", ("20..31", "40..63")),
             windows=section.text("windows", "always", of=WINDOWS),
             seed=section.integer("seed", 1, low=0),
         )
 
 
-def _direction(section: Section, rate_bps: float) -> DirectionFigures:
+def _direction(section: Section, rate_bps: float, queue_kb: int) -> DirectionFigures:
     with section:
         return DirectionFigures(
             rate_bps=section.number("rate_bps", rate_bps, low=1),
             delay_s=section.number("delay_s", 0.005, low=0, high=60),
             loss=section.number("loss", 0.0, low=0, high=1),
             corruption=section.number("corruption", 0.0, low=0, high=1),
-            queue_bytes=section.integer("queue_kb", 256, low=3, high=1_000_000) * 1024,
+            queue_bytes=section.integer("queue_kb", queue_kb, low=3, high=1_000_000) * 1024,
         )
 
 

@@ -78,7 +78,7 @@ class DirectionFigures:
     delay_s: float = 0.0
     loss: float = 0.0
     corruption: float = 0.0
-    queue_bytes: int = 256 * 1024
+    queue_bytes: int = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
