@@ -34,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cv2.setNumThreads(1)
     try:
         settings = config.load(options.config)
-        if options.rate is not None:
-            settings = settings.with_mission(rate=options.rate)
+        settings = settings.with_mission(rate=options.rate, epoch_unix=options.epoch)
         if options.address == NodeNumbers().camera:
             options.address = settings.nodes.camera
         _run(options, settings)
@@ -60,7 +59,12 @@ def _parser() -> argparse.ArgumentParser:
         "--start-monotonic", type=float, metavar="S",
         help="monotonic clock at the start of the mission (default: now)",
     )  # fmt: skip
-    parser.add_argument("--rate", type=float, help="mission seconds per second")
+    parser.add_argument(
+        "--epoch", type=float, metavar="UNIX", help="mission time at the start, overriding the file"
+    )
+    parser.add_argument(
+        "--rate", type=float, metavar="X", help="mission seconds per second, overriding the file"
+    )
     add_link_options(parser, address=NodeNumbers().camera)
     return parser
 
