@@ -149,8 +149,13 @@ class Executor:
             self._restart_forge()
         self._pump_soon()
 
+    @property
+    def hosts_alive(self) -> int:
+        """How many hosts there are, loading and ending ones included."""
+        return len(self._hosts)
+
     def count_hosts(self, pipeline_id: int | None = None) -> int:
-        """Return how many hosts a pipeline or all have, loading and ending ones included."""
+        """Return how many of them belong to a pipeline; None means all."""
         return sum(pipeline_id in (None, h.chain.pipeline_id) for h in self._hosts.values())
 
     @property
