@@ -1,7 +1,7 @@
 """Turn the shell's `proc` lines into procedures and back. Source: dish.md 3.
 
-Words are split on blanks, single or double quotes group, a `#` starts a comment only as the first
-character of a line. Two additions make the round trip exact for every byte a procedure can hold:
+Words are split on blanks, single or double quotes group, a `#` starts a comment only where a line
+begins. Two additions make the round trip exact for every byte a procedure can hold:
 quoted and unquoted pieces that touch form one word, and a quoted piece may run over line ends.
 """
 
@@ -81,7 +81,7 @@ class _Scanner:
                 words = []
             elif character in _BLANKS:
                 self._at += 1
-            elif character == "#" and self._at == self._line_start:
+            elif character == "#" and not words:
                 end = self._text.find("\n", self._at)
                 self._at = len(self._text) if end < 0 else end
             else:

@@ -9,12 +9,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csp.errors import CspError
 from dish.errors import DishError
 from dish.profile import PROFILES
 from dish.request import ENGINES
 from dish.values import Mode
+
+if TYPE_CHECKING:
+    from dish.node import DishConfig
 
 _EPILOG = """\
 examples:
@@ -109,19 +113,29 @@ def _serve(options: argparse.Namespace) -> int:
     # The forge comes first: what is imported and opened below is nothing for its children.
     prepared = prepare(config)
     from csp.links.options import open_link
+    from csp.links.zmq import ZmqLink
     from csp.loop import Loop
 
     loop = Loop()
     loop.install_signals()
     node = DishNode(loop, config, prepared, reboot=lambda restart: loop.stop())
     try:
-        node.attach(open_link(options))
-        print(f"dish node {config.address}, profile {config.profile.name}", flush=True)
+        link = open_link(options)
+        node.attach(link)
+        # Said when packets can arrive, so that whoever waits for the line may send the next moment.
+        if isinstance(link, ZmqLink):
+            link.ready.on_done(lambda: _announce(config))
+        else:
+            _announce(config)
         loop.run()
     finally:
         node.close()
         loop.close()
     return 0
+
+
+def _announce(config: DishConfig) -> None:
+    print(f"dish node {config.address}, profile {config.profile.name}", flush=True)
 
 
 def _add_asm(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
