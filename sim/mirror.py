@@ -37,6 +37,7 @@ class MirrorState(IntEnum):
     COPYING = 2
     FULL = 3
     OFF = 4
+    STORE_FAULT = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +124,7 @@ class MirrorCounters:
     missed: int = 0
     duplicates: int = 0
     faults: int = 0
+    store_faults: int = 0
     broken: int = 0
     resyncs: int = 0
     waiting: int = 0
@@ -167,7 +169,12 @@ class Mirror:
             else:
                 try:
                     await self.step()
-                except (CspError, OSError):
+                except OSError:
+                    # The disk is full or broken; the element is still in DIPP's ring.
+                    self.counters.store_faults += 1
+                    self.state = MirrorState.STORE_FAULT
+                    pause_s *= _BACK_OFF
+                except CspError:
                     self.counters.faults += 1
                     self.state = MirrorState.AWAY
                     # After an absence it may be another ring: look before going on.

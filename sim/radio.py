@@ -51,7 +51,7 @@ SPECS = (
     ParamSpec(id=10, name="mirror_enabled", type=_U8, mask=_C, default=1, help="0 = do not copy"),
     ParamSpec(
         id=11, name="mirror_state", type=_U8, mask=_T,
-        help="0 DIPP is away, 1 up to date, 2 copying, 3 store full, 4 switched off",
+        help="0 DIPP is away, 1 up to date, 2 copying, 3 store full, 4 switched off, 5 disk fault",
     ),
     ParamSpec(id=12, name="mirror_waiting", type=_U32, mask=_T, help="Still to be copied"),
     ParamSpec(id=13, name="mirror_copied", type=_U32, mask=_T, help="Copied since start"),
@@ -71,6 +71,7 @@ SPECS = (
         id=20, name="store_resets", type=_U8, mask=_ERRORS,
         help="1 if a damaged store was put aside at boot",
     ),
+    ParamSpec(id=21, name="store_faults", type=_U32, mask=_ERRORS, help="Failed writes to disk"),
 )  # fmt: skip
 
 
@@ -157,6 +158,7 @@ class RadioNode(SimNode):
             "mirror_broken": counters.broken,
             "mirror_faults": counters.faults,
             "mirror_resyncs": counters.resyncs,
+            "store_faults": counters.store_faults,
         }
         for name, value in values.items():
             self.table[name].set(value)

@@ -35,6 +35,7 @@ class ObservationStore:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._note_path = directory / NOTE_FILE
         self._durable = durable
+        self._is_open = True
         self.keep_oldest = False
         geometry = RingGeometry(data_bytes=capacity_bytes)
         self.ring: Ring
@@ -91,8 +92,10 @@ class ObservationStore:
         return False
 
     def close(self) -> None:
-        """Give back the ring file."""
-        self.ring.close()
+        """Give back the ring file. Harmless if done twice."""
+        if self._is_open:
+            self._is_open = False
+            self.ring.close()
 
     def _checksum(self, element: Element) -> int:
         return crc32c(self.ring.read(element, 0, element.size))
@@ -125,10 +128,13 @@ class ObservationStore:
         if checksum != f"{crc32c(text.encode()):08x}":
             return None
         body = json.loads(text)
-        if self.ring.head == body["head_after"]:
-            return _progress(body["after"])
-        if self.ring.head == body["head_before"]:
-            return _progress(body["before"])
+        try:
+            if self.ring.head == body["head_after"]:
+                return _progress(body["after"])
+            if self.ring.head == body["head_before"]:
+                return _progress(body["before"])
+        except (KeyError, TypeError):
+            return None  # intact, but of another version of this program
         # Another ring lies here than the one the note was written for.
         return None
 

@@ -282,6 +282,23 @@ def test_a_full_store_waits_and_goes_on() -> None:
     assert rig.mirror.counters.waiting == 0
 
 
+def test_a_disk_that_fails_is_told_apart_and_tried_again() -> None:
+    rig = _Rig()
+    plain = rig.store.append
+
+    def full(element: bytes, progress: Progress) -> None:
+        raise OSError(28, "No space left on device")
+
+    rig.store.append = full  # type: ignore[method-assign]
+    rig.ring.append(_element(0))
+    rig.wait()
+    assert rig.mirror.state is MirrorState.STORE_FAULT
+    assert rig.mirror.counters.store_faults >= 1
+    rig.store.append = plain  # type: ignore[method-assign]
+    rig.wait()
+    assert rig.store.elements == [_element(0)]
+
+
 def test_switched_off_it_stays_off_the_bus() -> None:
     rig = _Rig()
     rig.mirror.enabled = False

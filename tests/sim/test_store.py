@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from csp.crc import crc32c
 from dipp.errors import MisuseError
 from sim.mirror import Look, Progress
 from sim.store import NOTE_FILE, RING_FILE, ObservationStore
@@ -82,6 +83,16 @@ def test_a_damaged_note_makes_the_mirror_compare(tmp_path: Path, damage: str) ->
     again = _open(tmp_path)
     assert again.progress is None
     assert again.holds(b"a" * 100)
+
+
+def test_a_note_of_another_version_makes_the_mirror_compare(tmp_path: Path) -> None:
+    _open(tmp_path).close()
+    for text in ("{}", '{"head_after": 0, "after": {"slot": 1}}', "[]"):
+        (tmp_path / NOTE_FILE).write_text(f"{crc32c(text.encode()):08x} {text}\n")
+        store = _open(tmp_path)
+        assert store.progress is None
+        store.close()
+        store.close()
 
 
 def test_a_flipped_bit_of_the_note_is_noticed(tmp_path: Path) -> None:
