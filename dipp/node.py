@@ -22,11 +22,7 @@ from csp.node import CspNode
 from csp.param.table import Parameter
 from csp.sched import Timeout
 from csp.services import Identity
-from csp.vmem.area import StoreError
-from csp.vmem.binding import Binding
 from csp.vmem.file import FileArea
-from csp.vmem.server import VmemServer
-from csp.vmem.wire import VMEM_PORT
 from dipp.configuration import Configuration
 from dipp.index import INDEX_PORT, IndexService
 from dipp.intake import DEFAULT_QUEUE, Intake
@@ -95,15 +91,12 @@ class DippNode:
         self._compose_pipeline()
         self.processor.settle_deliveries()
         self._beat()
-        loop.after_tick(self._flush)
         self.worker.recover()
 
     # -- composition
 
     def _open_stores(self) -> None:
         state, config = self.state, self.config
-        storage = FileArea(STORAGE_AREA, state.storage, STORAGE_BYTES, STORAGE_ADDRESS)
-        self.binding = Binding(self.table, [storage])
         self.table["serial0"].set(random.Random(config.seed).randrange(2**31))
         self.ring, was_damaged = open_ring(state.images, config.geometry, durable=config.durable)
         self.journal = Journal(state.journal, durable=config.durable)
@@ -118,25 +111,19 @@ class DippNode:
         self.telemetry.put("journal_damaged", self.journal.damaged_bytes)
 
     def _compose_network(self) -> None:
-        storage = self.binding.area(STORAGE_AREA)
-        images = RingArea(self.ring)
+        storage = FileArea(STORAGE_AREA, self.state.storage, STORAGE_BYTES, STORAGE_ADDRESS)
         self.csp = CspNode(
             self.loop,
             address=self.config.address,
             identity=Identity(hostname="DIPP", model="", revision=""),
             table=self.table,
             version=self.config.version,
-            areas=(storage, images),
+            areas=(storage, RingArea(self.ring)),
             reboot=lambda restart: self.loop.stop(),
             seed=self.config.seed,
             hmac_key=self.config.hmac_key,
-            commit=self.binding.flush,
         )
-        self.csp.param_server.storage_kinds = self.binding.kinds
-        self.vmem = VmemServer([storage, images])
-        RingService(self.ring, self.loop.scheduler, self._on_ring_upload).register(self.vmem)
-        self.csp.stack.bind(VMEM_PORT, self.vmem.handle)
-        self.csp.stack.listen(VMEM_PORT, self.vmem.serve)
+        RingService(self.ring, self.loop.scheduler, self._on_ring_upload).register(self.csp.vmem)
         self.csp.stack.listen(INDEX_PORT, IndexService(self.ring).serve)
 
     def _compose_pipeline(self) -> None:
@@ -201,17 +188,16 @@ class DippNode:
             self.telemetry.count("storage_errors")
         self.processor.publish()
 
-    def _flush(self) -> None:
-        try:
-            self.binding.flush()
-        except StoreError:
-            self.telemetry.count("storage_errors")
-
     def _beat(self) -> None:
         telemetry = self.telemetry
         telemetry.put("uptime", int(self.loop.scheduler.now - self._started))
-        telemetry.put("hosts", self.executor.hosts_alive)
+        telemetry.put("hosts", self.executor.count_hosts())
         telemetry.put("queue_depth", self.intake.depth)
+        stats, faults = self.executor.stats, self.csp.stack.counters.handler_faults
+        telemetry.put("stray_processes", stats.orphans)
+        telemetry.put("leaked_segments", stats.leaked_segments)
+        telemetry.put("forge_restarts", stats.forge_restarts)
+        telemetry.put("internal_faults", self.loop.scheduler.orphan_error_count + faults)
         self.processor.publish()
         self._write_status()
         self._timer = self.loop.scheduler.call_later(_BEAT_S, self._beat)
@@ -259,7 +245,6 @@ class DippNode:
         self.worker.abandon()
         self._timer.cancel()
         await self.executor.close()
-        self._flush()
         self.csp.close()
         self.intake.close()
         self.ring.close()

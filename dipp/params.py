@@ -70,6 +70,10 @@ _TELEMETRY = (
     _Gauge(219, "ring_bytes", _U64, "Bytes of the images in the ring", unit="B"),
     _Gauge(220, "hosts", _U8, "Pipeline hosts alive"),
     _Gauge(221, "uptime", _U32, "Time since the node started", unit="s"),
+    _Gauge(223, "internal_faults", _U32, "Tasks and handlers that failed unexpectedly", _ERRORS),
+    _Gauge(224, "stray_processes", _U32, "Processes that modules left running, ended", _ERRORS),
+    _Gauge(225, "leaked_segments", _U32, "Memory segments that modules left, removed", _ERRORS),
+    _Gauge(226, "forge_restarts", _U32, "Times the process that starts hosts died", _ERRORS),
     _Gauge(230, "chain_wall", _U32, "Last batch: time from start to verdict", unit="us"),
     _Gauge(
         231, "stage_wall", _U32, "Last batch: wall time of each module", unit="us",

@@ -138,6 +138,9 @@ class Worker:
             self._recovering = False
 
     async def _serve(self, mode: int) -> None:
+        # Left open only if a run ended by a fault of our own; then first things first.
+        for number in self._processor.open_batches:
+            await self._processor.process(number)
         while not self._stopping:
             taken = self._intake.take(self._journal.state.last_batch + 1)
             self._telemetry.put("queue_recreated", self._intake.recreated)
