@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from dipp.ringindex import FLOWN_ENTRIES
 from sim import tle
 from sim.errors import ConfigError, ContentError
 from sim.figures import (
@@ -240,6 +241,7 @@ def _radio(section: Section) -> RadioFigures:
             capacity_bytes=_MEGABYTE * section.integer("capacity_mb", 256, low=1, high=950),
             poll_s=section.number("poll_s", 1.0, low=0.05, high=3600),
             timeout_s=section.number("timeout_s", 2.0, low=0.1, high=600),
+            dipp_ring_entries=section.integer("dipp_ring_entries", FLOWN_ENTRIES, low=2),
         )
 
 

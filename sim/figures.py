@@ -63,11 +63,15 @@ class EpsFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RadioFigures:
-    """The observation store: how much it keeps, and how often it looks at the DIPP ring."""
+    """The observation store: how much it keeps, and how often it looks at the DIPP ring.
+
+    `dipp_ring_entries` is the size of the table of DIPP's ring, which ground cannot see.
+    """
 
     capacity_bytes: int
     poll_s: float
     timeout_s: float
+    dipp_ring_entries: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,7 +115,7 @@ class RadioNode(SimNode):
         stack.listen(INDEX_PORT, IndexService(self.store.ring).serve)
         self.mirror = Mirror(
             self.scheduler,
-            BusRing(stack, config.nodes.dipp, figures.timeout_s),
+            BusRing(stack, config.nodes.dipp, figures.timeout_s, figures.dipp_ring_entries),
             self.store,
             figures.poll_s,
             self._check,

@@ -1,7 +1,7 @@
 """Look at the image ring of another node over the bus: header and table by vmem, elements by ring
 download.
 
-The table is read where it lies in the flown file: tail, head, then 500 000 offsets, then the data.
+The table is read where it lies in the file: tail, head, then the offsets, then the data.
 Source: dipp.md 14.1, 14.4.
 """
 
@@ -28,9 +28,15 @@ _OPTIONS = RdpOptions(window=20, conn_timeout_ms=4000)
 
 
 class BusRing:
-    """The ring of one node. `timeout_s` is how long to wait for an answer on the bus."""
+    """The ring of one node, with a table of `entries` offsets.
 
-    def __init__(self, stack: Stack, node: int, timeout_s: float) -> None:
+    `timeout_s` is how long to wait for an answer on the bus.
+    """
+
+    def __init__(
+        self, stack: Stack, node: int, timeout_s: float, entries: int = FLOWN_ENTRIES
+    ) -> None:
+        self._entries = entries
         self._client = VmemClient(stack, timeout_s, pause_s=2 * timeout_s, options=_OPTIONS)
         self._node = node
         self._area: AreaInfo | None = None
@@ -40,15 +46,15 @@ class BusRing:
         # Asked every time: after a restart the node may have put the area somewhere else.
         self._area = await self._find()
         tail, head = _PAIR.unpack(await self._read(0, _PAIR.size))
-        if max(tail, head) >= FLOWN_ENTRIES:
-            raise DecodeError("not a ring", expected=FLOWN_ENTRIES, actual=max(tail, head))
-        return Bounds(tail=tail, head=head, entries=FLOWN_ENTRIES)
+        if max(tail, head) >= self._entries:
+            raise DecodeError("not a ring", expected=self._entries, actual=max(tail, head))
+        return Bounds(tail=tail, head=head, entries=self._entries)
 
     async def look(self, slot: int) -> Look:
         """Return how the element in a slot looks."""
         start = await self._offset(slot)
-        end = await self._offset((slot + 1) % FLOWN_ENTRIES)
-        data_start = HEADER_BYTES + OFFSET_BYTES * FLOWN_ENTRIES
+        end = await self._offset((slot + 1) % self._entries)
+        data_start = HEADER_BYTES + OFFSET_BYTES * self._entries
         data_bytes = self._size() - data_start
         if not 0 <= max(start, end) < data_bytes:
             raise DecodeError("offset outside the ring", expected=data_bytes, actual=start)

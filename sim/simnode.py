@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from csp.links.base import Link
@@ -12,8 +13,10 @@ from csp.sched import Scheduler
 from csp.services import Identity
 from csp.vmem.area import Area
 from sim.clock import MissionClock
+from sim.errors import SimError
 from sim.ticker import Ticker
 
+_LOG = logging.getLogger(__name__)
 MODEL = "payload-emulator"
 REVISION = "1"
 
@@ -71,7 +74,7 @@ class SimNode:
             seed=seed,
             version=version,
         )
-        self.ticker = Ticker(self.scheduler, period_s, update)
+        self.ticker = Ticker(self.scheduler, period_s, update, self._complain)
 
     @property
     def table(self) -> ParamTable:
@@ -86,3 +89,6 @@ class SimNode:
         """Stop the beat and leave the network. Harmless if done twice."""
         self.ticker.stop()
         self.node.close()
+
+    def _complain(self, error: SimError) -> None:
+        _LOG.warning("%s: values no longer change: %s", self.name, error)

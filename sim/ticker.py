@@ -14,15 +14,21 @@ class Ticker:
 
     The beat does not drift; beats missed while the process was stopped are skipped, not made up
     for. A `SimError` of the work is kept in `error` and counted: a model that left its range of
-    validity must not end a node that still answers.
+    validity must not end a node that still answers. `on_error` hears of the first one in a row.
     """
 
     def __init__(
-        self, scheduler: Scheduler, period_s: float, work: Callable[[float], None]
+        self,
+        scheduler: Scheduler,
+        period_s: float,
+        work: Callable[[float], None],
+        on_error: Callable[[SimError], None] = lambda error: None,
     ) -> None:
         self._scheduler = scheduler
         self._period_s = period_s
         self._work = work
+        self._on_error = on_error
+        self._failing = False
         self._next = scheduler.now
         self._timer: Timer | None = scheduler.call_at(scheduler.now, self._beat)
         self.error: SimError | None = None
@@ -45,3 +51,8 @@ class Ticker:
         except SimError as error:
             self.error = error
             self.error_count += 1
+            if not self._failing:
+                self._failing = True
+                self._on_error(error)
+        else:
+            self._failing = False

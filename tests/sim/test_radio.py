@@ -22,7 +22,7 @@ from dipp.index import fetch_count, fetch_entry
 from dipp.metadata import Metadata
 from dipp.ring import Ring, open_ring
 from dipp.ringarea import RingArea, RingService
-from dipp.ringindex import RingGeometry
+from dipp.ringindex import FLOWN_ENTRIES, RingGeometry
 from sim import config
 from sim.clock import MissionClock
 from sim.figures import PayloadConfig
@@ -49,12 +49,14 @@ def _image(obid: int, size: int = 5000) -> bytes:
 class _Dipp:
     """The part of the DIPP node that the radio talks to."""
 
-    def __init__(self, network: Network, directory: Path) -> None:
+    def __init__(self, network: Network, directory: Path, entries: int = FLOWN_ENTRIES) -> None:
         self._network = network
         directory.mkdir(exist_ok=True)
         self.ring: Ring
         self.ring, _ = open_ring(
-            directory / "images.vmem", RingGeometry(data_bytes=100_000), durable=False
+            directory / "images.vmem",
+            RingGeometry(data_bytes=100_000, entries=entries),
+            durable=False,
         )
         area = RingArea(self.ring)
         identity = Identity(hostname="DIPP", model="", revision="", date="", time="")
@@ -190,6 +192,20 @@ def test_oldest_go_when_full_unless_told_otherwise(rig: _Rig) -> None:
     rig.network.run(remote.set(_RADIO, "drop_policy", 0))
     rig.network.wait(5.0)
     assert rig.obids() == list(range(6, 17))
+
+
+def test_a_small_table_goes_round_many_times(rig: _Rig) -> None:
+    rig.stop_radio()
+    rig.dipp.stop()
+    rig.dipp = _Dipp(rig.network, rig.path / "small", entries=5)
+    small = dataclasses.replace(_CONFIG.radio, dipp_ring_entries=5)
+    rig.start_radio(dataclasses.replace(_CONFIG, radio=small))
+    for obid in range(1, 12):
+        rig.dipp.ring.append([_image(obid)])
+        rig.network.wait(3.0)
+    assert rig.obids() == list(range(1, 12))
+    rig.network.wait(1.0)
+    assert rig.get("mirror_missed") == 0
 
 
 def test_what_is_no_image_is_left_out(rig: _Rig) -> None:

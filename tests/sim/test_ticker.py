@@ -39,16 +39,18 @@ def test_work_may_stop_its_ticker() -> None:
 
 
 def test_a_model_out_of_its_range_is_recorded_and_the_beat_goes_on() -> None:
-    scheduler = Scheduler()
+    scheduler, heard = Scheduler(), []
 
     def work(now: float) -> None:
-        raise ContentError(f"decayed at {now:g}")
+        if now != 2.0:
+            raise ContentError(f"decayed at {now:g}")
 
-    ticker = Ticker(scheduler, 1.0, work)
-    scheduler.advance(0.0)
-    scheduler.advance(1.0)
-    assert ticker.error_count == 2
-    assert str(ticker.error) == "decayed at 1"
+    ticker = Ticker(scheduler, 1.0, work, lambda error: heard.append(str(error)))
+    for now in (0.0, 1.0, 2.0, 3.0):
+        scheduler.advance(now)
+    assert ticker.error_count == 3
+    assert str(ticker.error) == "decayed at 3"
+    assert heard == ["decayed at 0", "decayed at 3"]
 
 
 async def _nap(scheduler: Scheduler, duration_s: float) -> None:
