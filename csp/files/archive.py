@@ -33,7 +33,7 @@ class Archive:
         write_file(ops, f"{path}.new", content)
         ops.rename(f"{path}.new", path)
         aged = []
-        for name in ops.names(self._folder):
+        for name in ops.list_files(self._folder):
             state = ops.state(f"{self._folder}/{name}")
             if state is not None:
                 aged.append((state.modified_ns, name))

@@ -25,7 +25,7 @@ class StoreOps(FileOps, Protocol):
     def make_folder(self, path: str) -> None:
         """Create a folder and its parents; harmless if it is there."""
 
-    def names(self, path: str) -> list[str]:
+    def list_files(self, path: str) -> list[str]:
         """Return the names of the regular files in a folder, sorted; no symbolic links."""
 
     def state(self, path: str) -> FileState | None:
@@ -45,7 +45,7 @@ class SystemStoreOps(SystemFileOps):
         """Create a folder and its parents; harmless if it is there."""
         os.makedirs(path, exist_ok=True)
 
-    def names(self, path: str) -> list[str]:
+    def list_files(self, path: str) -> list[str]:
         """Return the names of the regular files in a folder, sorted; no symbolic links."""
         with os.scandir(path) as entries:
             return sorted(each.name for each in entries if each.is_file(follow_symlinks=False))

@@ -1,9 +1,10 @@
 """The files of a node and the uploads under way, through crashes at any system call.
 
-Theory of operation: in the store's folder lie the active files; `previous/` holds the version
-before each (see `csp.files.versions`), `staged/` what is not yet a file, among it `NAME~stage`, the
-upload under way (see `csp.files.stagelog`). Nothing becomes a file before length, CRC32C and
-SHA-256 of its whole content are right. Source: dipp.md 12 and 14.5, design.md 9.
+Theory of operation: below the store's folder, `active/` holds the files in use, `previous/` the
+version before each (see `csp.files.versions`), and `staged/` what is not yet a file, among it
+`NAME~stage`, the upload under way (see `csp.files.stagelog`). Nothing becomes a file before length,
+CRC32C and SHA-256 of its whole content are right. One process owns the folder.
+Source: dipp.md 12 and 14.5, design.md 9.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class FileStore:
             self._folder, self._staged, [str(each) for each in shipped], installed, self._ops
         )
         self._versions.recover()
-        for name in self._ops.names(self._staged):
+        for name in self._ops.list_files(self._staged):
             if name.endswith(_STAGE) and self._scan(name.removesuffix(_STAGE)) is None:
                 remove_file(self._ops, f"{self._staged}/{name}")
 
@@ -175,7 +176,7 @@ class FileStore:
         """Return all names under which there is something, sorted."""
         staged = (
             name.removesuffix(_STAGE)
-            for name in self._ops.names(self._staged)
+            for name in self._ops.list_files(self._staged)
             if name.endswith(_STAGE)
         )
         return sorted(filter(_is_name, self._versions.names().union(staged)))

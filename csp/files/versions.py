@@ -34,7 +34,7 @@ class Versions:
         installed: Callable[[str], None],
         ops: StoreOps,
     ) -> None:
-        self._active = folder
+        self._active = f"{folder}/active"
         self._previous = f"{folder}/previous"
         self._staged = staged
         self._shipped = tuple(shipped)
@@ -44,8 +44,9 @@ class Versions:
 
     def recover(self) -> None:
         """Settle what a crash left. Raises OSError."""
-        self._ops.make_folder(self._previous)
-        for name in self._ops.names(self._staged):
+        for folder in (self._active, self._previous):
+            self._ops.make_folder(folder)
+        for name in self._ops.list_files(self._staged):
             if name.endswith(_OLD):
                 self._settle(name.removesuffix(_OLD))
             elif name.endswith((_NEW, _PART)):
@@ -56,7 +57,7 @@ class Versions:
     def names(self) -> set[str]:
         """Return the names of all files, of any version."""
         folders = (self._active, self._previous, *self._shipped)
-        return {name for folder in folders for name in self._ops.names(folder)}
+        return {name for folder in folders for name in self._ops.list_files(folder)}
 
     def of(self, name: str) -> Iterator[Version]:
         """Yield the versions of a file, at most one of each kind."""

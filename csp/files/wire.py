@@ -27,8 +27,6 @@ DIGEST_BYTES = 8
 NAME_MAX_BYTES = 48
 DATA_MAX_BYTES = SAFE_DATA_BYTES - 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
-# Folders of the store, so never files.
-_RESERVED = frozenset({"previous", "staged"})
 
 _OFFER = struct.Struct("<BII32sI8s")
 _VERSION = struct.Struct("<BI32s")
@@ -225,7 +223,7 @@ Answer = Entry | End | Reply
 
 def check_name(name: str) -> str:
     """Return a name that may be stored. Raises FilesError (BAD_NAME)."""
-    if len(name) > NAME_MAX_BYTES or not _NAME.fullmatch(name) or name in _RESERVED:
+    if len(name) > NAME_MAX_BYTES or not _NAME.fullmatch(name):
         raise FilesError(Status.BAD_NAME, repr(name[:NAME_MAX_BYTES]))
     return name
 

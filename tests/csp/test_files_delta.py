@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import brotli
@@ -93,10 +94,8 @@ def test_bit_flips_never_make_more_than_announced():
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 100))
 def test_garbage_raises_only_the_named_error(body, size):
-    try:
+    with contextlib.suppress(DecodeError):
         assert len(rebuilt(body, BASE, size)) == size
-    except DecodeError:
-        pass
 
 
 HOSTILE = {
@@ -167,11 +166,10 @@ def test_a_bomb_is_stopped_soon_after_the_announced_size(form):
     bomb = brotli.compress(bytes(64 << 20), quality=5, lgwin=22)
     assert len(bomb) < 1000
     base = BASE if form is Form.DELTA else None
-    made = 0
+    pieces = []
     with pytest.raises(DecodeError):
-        for piece in decode_form(form, bomb, base, 10_000):
-            made += len(piece)
-    assert made <= 300_000
+        pieces.extend(decode_form(form, bomb, base, 10_000))
+    assert sum(map(len, pieces)) <= 300_000
 
 
 def test_a_delta_needs_its_base():
