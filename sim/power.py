@@ -1,10 +1,10 @@
 """Electrical power: what the panels give, what the subsystems take, what the battery keeps.
 
-Theory of operation: everything is energy. In every step the energy from the panels is equal to
-what the loads got, plus what the battery gained, plus what charging and discharging lost, minus
-nothing: `EnergyTally.imbalance_wh` is zero up to rounding, and a test holds it there. What a full
-battery cannot take is shunted, what an empty one cannot give is unserved; both are counted.
-Pure: `Battery.step` takes durations, never a clock. Units: watts, watt-hours, seconds.
+Theory of operation: everything is energy. In every step what the panels gave equals what the loads
+got, plus what the battery gained, plus what charging and discharging lost, plus what a full battery
+had to shunt; `EnergyTally.imbalance_wh` is zero up to rounding, and a test holds it there. What an
+empty battery cannot give is counted as unserved. Pure: `Battery.step` takes durations, never a
+clock. Units: watts, watt-hours, seconds.
 """
 
 from __future__ import annotations
