@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
+
+# By name: imagecodecs loads a codec on first mention, and here that is once, in the host.
+from imagecodecs import JpegxlError, jpegxl_encode
 
 from dipp.sdk import Batch, Image, Manifest, Param, Params, fail
 
@@ -68,13 +70,13 @@ def _encode(image: Image, params: Params) -> Image:
 def _compress(pixels: npt.NDArray[Any], params: Params) -> bytes:
     lossless = params.get_bool("lossless")
     try:
-        data = imagecodecs.jpegxl_encode(
+        data = jpegxl_encode(
             pixels,
             effort=params.get_int("effort"),
             distance=None if lossless else params.get_float("distance"),
             lossless=lossless,
             numthreads=1,
         )
-    except (imagecodecs.JpegxlError, ValueError, MemoryError) as error:
+    except (JpegxlError, ValueError, MemoryError) as error:
         fail(4, f"{pixels.shape} {pixels.dtype}: {error}")
     return bytes(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import mmap
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -52,7 +53,7 @@ def make_batch(
         )
         for b in blocks
     ]
-    space = Workspace([segment], memoryview(bytearray(arena_bytes)))
+    space = Workspace([segment], memoryview(mmap.mmap(-1, arena_bytes)))
     return Batch.from_refs(refs, space, pipeline_id=1, batch_id=1), segment
 
 
