@@ -24,6 +24,7 @@ from csp.sched import Timeout
 from csp.services import Identity
 from csp.vmem.file import FileArea
 from dipp.configuration import Configuration
+from dipp.eventlog import EventLog
 from dipp.index import INDEX_PORT, IndexService
 from dipp.intake import DEFAULT_QUEUE, Intake
 from dipp.journal import Journal
@@ -138,6 +139,9 @@ class DippNode:
             log_status=self.log_status,
             warm=self.executor.warm,
         )
+        self.events = EventLog(
+            self.state.log, now=lambda: self.loop.scheduler.now, wall_unix=self.csp.wall.now
+        )
         self.intake = Intake(self.config.queue, self.state.landing)
         self.intake.ensure()
         self.processor = Processor(
@@ -151,6 +155,7 @@ class DippNode:
             log_status=self.log_status,
             wall_unix=self.csp.wall.now,
             max_attempts=self.config.max_attempts,
+            note=self.events.note,
         )
         self.worker = Worker(
             self.loop,

@@ -57,8 +57,19 @@ class Runner(Protocol):
         """Run a chain over a batch. The promise never fails."""
 
 
+class Note(Protocol):
+    """Where events go that people may want to read later."""
+
+    def __call__(self, event: str, **fields: object) -> None:
+        """Write one event. Never raises."""
+
+
+def _note_nothing(event: str, **fields: object) -> None:
+    """Forget an event: for whoever keeps no diary."""
+
+
 class Processor:
-    """Owner of all fates. One batch at a time."""
+    """Owner of all fates. One batch at a time. `note` receives start, stages and fate of each."""
 
     def __init__(
         self,
@@ -73,8 +84,10 @@ class Processor:
         log_status: Callable[[int], None],
         wall_unix: Callable[[], float],
         max_attempts: int = 2,
+        note: Note = _note_nothing,
     ) -> None:
         self._scheduler = scheduler
+        self._note = note
         self._journal = journal
         self._quarantine = quarantine
         self._ring = ring
@@ -114,6 +127,10 @@ class Processor:
         if batch.fate is None:
             message = decode_message(batch.message)
             self._telemetry.put("batch_running", 1)
+            self._note(
+                "start", batch=number, obid=message.obid, pipeline=message.pipeline_id,
+                images=message.num_images, bytes=message.batch_size, attempt=batch.attempts + 1,
+            )  # fmt: skip
             try:
                 await self._run(batch, message)
             finally:
@@ -179,6 +196,11 @@ class Processor:
         outcome = await self._runner.submit(job)
         try:
             self._telemetry.put_stages(outcome.stages, self._scheduler.now - started)
+            self._note(
+                "stages",
+                batch=batch.batch,
+                stages=[[each.name, each.wall_s, each.cpu_s] for each in outcome.stages],
+            )
             if isinstance(outcome, Failed):
                 self._note_failure(pipeline, outcome)
                 module, code = outcome.module_index, outcome.code
@@ -279,12 +301,18 @@ class Processor:
         except (ContentError, OSError):
             self._telemetry.count("storage_errors")
             fate = Fate.DROPPED
-        await self._finish(batch.batch, fate, status=failure.status)
+        await self._finish(batch.batch, fate, status=failure.status, reason=str(failure))
 
-    async def _finish(self, number: int, fate: Fate, *, images: int = 0, status: int = 0) -> None:
+    async def _finish(
+        self, number: int, fate: Fate, *, images: int = 0, status: int = 0, reason: str = ""
+    ) -> None:
         await self._record(
             Record(kind=Kind.FATE, batch=number, fate=fate, images=images, status=status)
         )
+        self._note(
+            "fate", batch=number, fate=fate.name.lower(), images=images, status=status,
+            reason=reason,
+        )  # fmt: skip
         self.publish()
 
     def _append_fate(self, number: int, fate: Fate, images: int = 0) -> None:

@@ -35,6 +35,7 @@ class StateDir:
         self.landing = path / "intake"
         self.quarantine = path / "quarantine"
         self.modules = path / "modules"
+        self.log = path / "log"
         self.active_modules = self.modules / "active"
         for name in ("staged", "active", "previous"):
             (self.modules / name).mkdir(mode=0o700, parents=True, exist_ok=True)
