@@ -24,6 +24,7 @@ from csp.sched import Timeout
 from csp.services import Identity
 from csp.vmem.file import FileArea
 from dipp.configuration import Configuration
+from dipp.dtp import DTP_PORT, DtpServer
 from dipp.eventlog import EventLog
 from dipp.index import INDEX_PORT, IndexService
 from dipp.intake import DEFAULT_QUEUE, Intake
@@ -125,6 +126,7 @@ class DippNode:
             hmac_key=self.config.hmac_key,
         )
         RingService(self.ring, self.loop.scheduler, self._on_ring_upload).register(self.csp.vmem)
+        self.csp.stack.listen(DTP_PORT, DtpServer(self.csp.stack, self.ring).serve)
         self.csp.stack.listen(INDEX_PORT, IndexService(self.ring).serve)
 
     def _compose_pipeline(self) -> None:
