@@ -186,10 +186,16 @@ class Session:
 
 def load_registry() -> Registry:
     """Collect the built-in commands and those of the plug-ins."""
-    from csp.shell import builtin_memory, builtin_network, builtin_params, builtin_shell
+    from csp.shell import (
+        builtin_files,
+        builtin_memory,
+        builtin_network,
+        builtin_params,
+        builtin_shell,
+    )
 
     registry = Registry()
-    for module in (builtin_shell, builtin_network, builtin_params, builtin_memory):
+    for module in (builtin_shell, builtin_network, builtin_params, builtin_memory, builtin_files):
         registry.add(module.COMMANDS)
     for commands in _plugin_commands():
         registry.add(commands)
