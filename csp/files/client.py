@@ -32,12 +32,15 @@ from csp.files.wire import (
     check_name,
     decode_answer,
 )
+from csp.sched import Timeout
 from csp.stack import Stack
 
 # Names on board are far fewer; more entries are not a list.
 _MAX_ENTRIES = 4096
 # Between attempts to reach a node that does not answer.
 _RETRY_S = 1.0
+# Some repetitions of the handshake, over any link an upload makes sense on.
+CONNECT_TIMEOUT_S = 5.0
 # How often a node may ask for bytes again that its disk has lost.
 _MAX_REWINDS = 3
 
@@ -79,7 +82,8 @@ def _ignore(received: int) -> None:
 class FilesClient:
     """Talks to the file service of one node.
 
-    `timeout_s` is the patience for one answer; by default what the link's timers give.
+    `timeout_s` is the patience for a connection to open, beyond what the link's delay takes; once
+    open, the link's timers decide.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class FilesClient:
         *,
         budget: LinkBudget | None = None,
         port: int = FILES_PORT,
-        timeout_s: float | None = None,
+        timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         self.budget = budget if budget is not None else LinkBudget()
         self._stack = stack
@@ -97,8 +101,8 @@ class FilesClient:
         self.node = node
         self._port = port
         self._options = self.budget.options()
-        silence_s = self._options.conn_timeout_ms / 1000
-        self._timeout_s = timeout_s if timeout_s is not None else silence_s
+        self._silence_s = self._options.conn_timeout_ms / 1000
+        self._timeout_s = timeout_s + 4 * self.budget.delay_s
 
     # -- asking
 
@@ -240,10 +244,19 @@ class FilesClient:
             connection.close()
 
     async def _connect(self) -> Connection:
-        return await self._stack.connect(self.node, self._port, options=self._options)
+        opening = self._stack.connect(self.node, self._port, options=self._options)
+        task = self._scheduler.spawn(opening, f"connect to port {self._port}")
+        try:
+            return await self._scheduler.wait_for(task, self._timeout_s)
+        except Timeout:
+            raise NoResponse(
+                f"no response from node {self.node} port {self._port} within {self._timeout_s:g} s"
+            ) from None
+        finally:
+            task.cancel()
 
     async def _receive(self, connection: Connection) -> Answer:
-        message = await connection.receive(self._timeout_s)
+        message = await connection.receive(self._silence_s)
         if message is None:
             raise Refused(f"node {self.node} ended the connection")
         return decode_answer(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from csp.files.archive import default_archive, read_bases
-from csp.files.client import FilesClient
+from csp.files.client import CONNECT_TIMEOUT_S, FilesClient
 from csp.files.forms import Form
 from csp.files.transfer import LinkBudget, Plan
 from csp.files.wire import Entry, Part, VersionKind
@@ -26,7 +26,8 @@ def _positive(text: str) -> float:
 
 
 def _client(session: Session, args: Args, budget: LinkBudget | None = None) -> FilesClient:
-    timeout_s: float | None = args.timeout
+    # The session's timeout is for one packet; opening a connection takes several.
+    timeout_s: float = CONNECT_TIMEOUT_S if args.timeout is None else args.timeout
     node = session.node_of(args)
     return FilesClient(session.stack, node, budget=budget, timeout_s=timeout_s)
 

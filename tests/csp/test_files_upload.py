@@ -222,9 +222,10 @@ def test_the_plan_tells_the_bytes_on_the_wire(tmp_path):
     station = Station(tmp_path / "modules", RADIO)
     plan = station.plan(ONE)
     counters = station.ground.interfaces[0].counters
-    before = counters.txbytes
+    before, packets = counters.txbytes, counters.tx
     station.run(station.client.upload(plan))
-    sent = counters.txbytes - before
+    # The counter leaves the header out, as in real nodes.
+    sent = counters.txbytes - before + 6 * (counters.tx - packets)
     assert plan.uplink_bytes == pytest.approx(sent, rel=0.01)
 
 
@@ -322,6 +323,15 @@ def test_two_ground_stations_at_once_end_with_one_whole_file(station):
     for error in outcomes:
         assert error is None or error.status is Status.REPLACED
     assert station.active() in (ONE, TWO)
+
+
+def test_a_silent_node_is_given_up_and_leaves_nothing(station):
+    client = FilesClient(station.ground, 77, timeout_s=2.0)
+    began = station.network.scheduler.now
+    with pytest.raises(NoResponse, match="node 77"):
+        station.run(client.list())
+    assert station.network.scheduler.now - began == pytest.approx(2.0 + 4 * client.budget.delay_s)
+    station.assert_nothing_left()
 
 
 # -- refusals and faults
