@@ -48,12 +48,22 @@ def wait_readable(fd: int, timeout_s: float) -> bool:
     return bool(poller.poll(max(0.0, timeout_s) * 1000))
 
 
+def outer_pid(pidfd: int, pid: int) -> int:
+    """Return the number of a child as /proc, and so the operator, shows it."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        numbers = [line.split()[1] for line in file if line.startswith("Pid:")]
+    return int(numbers[0]) if numbers and int(numbers[0]) > 0 else pid
+
+
 def kill_group(pid: int, pidfd: int) -> None:
     """Send SIGKILL to a child and to the process group it leads. Only before it is reaped."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    # To kill(2) the groups 0 and 1 mean our own and everybody: with a number from inside a PID
+    # namespace that would end the whole machine.
+    if pid > 1:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def bury(pid: int, pidfd: int) -> Burial | None:
@@ -123,18 +133,26 @@ def child_pids() -> Iterator[int]:
     """Yield the numbers of this process's children, as this process sees them.
 
     Reads /proc: not every kernel has the `children` file. Numbers in /proc are those of the
-    namespace it was mounted in, so the parent is compared there and the child's own number is
-    taken from the last column of NSpid.
+    namespace it was mounted in, so the parent is compared there. NSpid has a column for each
+    namespace from there inwards; ours is the last one of our own row, whatever follows it belongs
+    to namespaces further in and must not be used here.
     """
     me = os.readlink("/proc/self")
+    own_column = len(_status_of("self").get(b"NSpid", b"0").split()) - 1
     for pid in all_pids():
-        try:
-            with open(f"/proc/{pid}/status", "rb") as file:
-                fields = dict(line.split(b":", 1) for line in file if b":" in line)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if fields[b"PPid"].strip() == me.encode():
-            yield int(fields.get(b"NSpid", b"%d" % pid).split()[-1])
+        fields = _status_of(str(pid))
+        if fields.get(b"PPid", b"").strip() == me.encode():
+            yield int(fields.get(b"NSpid", b"%d" % pid).split()[own_column])
+
+
+def _status_of(name: str) -> dict[bytes, bytes]:
+    """Return the fields of /proc/NAME/status; none if the process is gone."""
+    try:
+        with open(f"/proc/{name}/status", "rb") as file:
+            rows = (line.partition(b":") for line in file)
+            return {key: value for key, _, value in rows}
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
 
 
 def sweep_sysv_segments(creators: Collection[int]) -> int:
