@@ -113,17 +113,20 @@ def _run_hub(options: argparse.Namespace) -> int:
     from csp.hub import run_hub
 
     # The proxy is inside libzmq: a signal has to break it, there is no loop to tell.
-    signal.signal(signal.SIGTERM, _interrupt)
-    run_hub(
-        options.host,
-        options.sub_port,
-        options.pub_port,
-        options.key_file,
-        started=lambda publish, subscribe: print(
-            f"hub on {options.host}: nodes publish to port {publish}, subscribe at {subscribe}",
-            flush=True,
-        ),
-    )
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        run_hub(
+            options.host,
+            options.sub_port,
+            options.pub_port,
+            options.key_file,
+            started=lambda publish, subscribe: print(
+                f"hub on {options.host}: nodes publish to port {publish}, subscribe at {subscribe}",
+                flush=True,
+            ),
+        )
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return 0
 
 

@@ -18,6 +18,9 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+# Below this many timers the cancelled ones are left to run out.
+_MIN_SWEEP = 1024
+
 
 class Timeout(Exception):
     """A deadline passed before what was waited for happened."""
@@ -137,6 +140,7 @@ class Scheduler:
         self._ready: deque[Callable[[], None]] = deque()
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._sweep_above = _MIN_SWEEP
         # Sixteen is enough to diagnose a burst and cannot grow in a daemon that runs for months.
         self.orphan_errors: deque[tuple[str, BaseException]] = deque(maxlen=16)
         self.orphan_error_count = 0
@@ -149,7 +153,15 @@ class Scheduler:
         """Run the callback once `now` reaches `when` (monotonic seconds)."""
         timer = Timer(when, callback)
         heapq.heappush(self._heap, (when, next(self._order), timer))
+        if len(self._heap) > self._sweep_above:
+            self._sweep()
         return timer
+
+    def _sweep(self) -> None:
+        """Drop cancelled timers: a busy link cancels thousands long before they are due."""
+        self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+        heapq.heapify(self._heap)
+        self._sweep_above = max(_MIN_SWEEP, 2 * len(self._heap))
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Run the callback `delay_s` seconds after `now`."""

@@ -123,3 +123,15 @@ def test_mailbox_is_bounded_ordered_and_times_out() -> None:
     scheduler.advance(scheduler.now)
     box.put(9)
     assert scheduler.run_virtual(waiting) == 9
+
+
+def test_cancelled_timers_do_not_pile_up_and_live_ones_survive() -> None:
+    scheduler = Scheduler()
+    ran: list[int] = []
+    for number in range(20_000):
+        timer = scheduler.call_later(30.0, lambda number=number: ran.append(number))
+        if number % 5000:
+            timer.cancel()
+    assert len(scheduler._heap) < 2000
+    scheduler.advance(30.0)
+    assert ran == [0, 5000, 10_000, 15_000]
