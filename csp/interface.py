@@ -14,7 +14,10 @@ from csp.packet import ADDRESS_BITS, broadcast_address
 
 @dataclass(slots=True, kw_only=True)
 class InterfaceCounters:
-    """The counters of `if_stats`, in wire order. They wrap at 32 bits on the wire only."""
+    """The counters of `if_stats`, in wire order. They wrap at 32 bits on the wire only.
+
+    `txbytes` and `rxbytes` leave the header out and include all trailers, as real nodes count.
+    """
 
     tx: int = 0
     rx: int = 0

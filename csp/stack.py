@@ -144,10 +144,11 @@ class Stack:
         """Take a frame from a link driver. Never raises because of the content."""
         counters = interface.counters
         counters.rx += 1
-        counters.rxbytes += len(frame)
-        if len(frame) < HEADER_BYTES[self.version]:
+        header_bytes = HEADER_BYTES[self.version]
+        if len(frame) < header_bytes:
             counters.frame += 1
             return
+        counters.rxbytes += len(frame) - header_bytes
         if destination(frame, self.version) not in interface.accepted:
             self.counters.not_for_us += 1
             return
@@ -315,7 +316,7 @@ class Stack:
         frame = encode_frame(packet, self.version)
         counters = interface.counters
         counters.tx += 1
-        counters.txbytes += len(frame)
+        counters.txbytes += len(frame) - HEADER_BYTES[self.version]
         if self.taps:
             self._tap("tx", packet, frame)
         try:

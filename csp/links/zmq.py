@@ -107,7 +107,8 @@ class ZmqLink:
         sub_port: int | None = None,
         pub_port: int | None = None,
         key_file: Path | None = None,
-        name: str = "ZMQHUB",
+        # What the flown node calls it: operators type `ifstat ZMQ`.
+        name: str = "ZMQ",
     ) -> None:
         self.name = name
         self.ready: Promise[bool] = Promise()

@@ -222,7 +222,7 @@ COMMANDS = (
         summary="counters of one interface of a node",
         run=_ifstat,
         options=NODE_OPTIONS,
-        positionals=(Positional(name="interface", help="for example ZMQHUB"),),
+        positionals=(Positional(name="interface", help="for example ZMQ"),),
     ),
     Command(
         path=("csp", "scan"),
