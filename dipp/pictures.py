@@ -6,13 +6,15 @@ command `dipp run`, and the demo's report.
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dipp.errors import Code, ContentError
+from dipp.errors import Code, ContentError, DippError
 from dipp.metadata import Metadata
 
 Pixels = npt.NDArray[Any]
@@ -79,6 +81,24 @@ def encode_png(pixels: Pixels) -> bytes:
     import imagecodecs
 
     return bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+
+
+def save_metadata(metadata: Metadata, path: Path) -> Path:
+    """Write what is known about an image as JSON beside its picture. Returns the path."""
+    fields = asdict(metadata)
+    fields["items"] = dict(metadata.items)
+    path = path.with_suffix(".json")
+    path.write_text(json.dumps(fields, indent=1) + "\n")
+    return path
+
+
+def load_metadata(path: Path) -> Metadata:
+    """Read what `save_metadata` wrote. Raises OSError, ContentError (305)."""
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+        return Metadata(**{**fields, "items": tuple(fields["items"].items())})
+    except (ValueError, TypeError, KeyError, DippError) as error:
+        raise ContentError(f"{path} is not the metadata of an image: {error}") from error
 
 
 def save_picture(metadata: Metadata, data: bytes | memoryview, path: Path, *, raw: bool) -> Path:

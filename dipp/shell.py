@@ -20,7 +20,7 @@ from dipp.config.yaml import parse_module, parse_pipeline
 from dipp.errors import DippError, describe, split_status
 from dipp.index import fetch_count, fetch_entry
 from dipp.metadata import Metadata
-from dipp.pictures import save_picture
+from dipp.pictures import save_metadata, save_picture
 
 _RING = "images"
 _FIRST_PIPELINE_ID, _FIRST_MODULE_ID = 9, 29
@@ -150,7 +150,7 @@ async def _obs_get(session: Session, args: Args) -> None:
     _show_metadata(session, metadata)
     name = args.output or f"obs_{metadata.obid}_{index}"
     path = save_picture(metadata, pixels, Path(name), raw=args.raw)
-    session.out(f"saved {path}")
+    session.out(f"saved {path} and {save_metadata(metadata, path)}")
 
 
 async def _capture(session: Session, args: Args) -> None:
@@ -217,7 +217,7 @@ COMMANDS = (
     ),
     Command(
         path=("obs", "get"),
-        summary="download an image and save the picture",
+        summary="download an image; save the picture and its metadata (.json)",
         run=_obs_get,
         options=(
             *NODE_OPTIONS,

@@ -12,19 +12,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from csp.errors import CspError
 from csp.links.options import add_link_options, open_link
 from csp.loop import Loop
 from csp.vmem.file import FileArea
+from dipp.metadata import Metadata
 from sim import config
 from sim.camera.figures import read_figures
 from sim.camera.node import CameraNode
 from sim.camera.params import AREA, AREA_SIZE
+from sim.camera.sensor import Words
 from sim.camera.view import Pointing
 from sim.errors import SimError
 from sim.figures import NodeNumbers, PayloadConfig
 from sim.orbit import Orbit
+
+# Odd, so that neighbouring samples are of both colours of a row, as in the full frame.
+_PREVIEW_STEP = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         "--epoch", type=float, metavar="UNIX", help="mission time at the start, overriding the file"
     )
     parser.add_argument(
+        "--previews", type=Path, metavar="DIR",
+        help="also save every raw frame there, small, as OBID_INDEX.png, for people to compare",
+    )  # fmt: skip
+    parser.add_argument(
         "--rate", type=float, metavar="X", help="mission seconds per second, overriding the file"
     )
     add_link_options(parser, address=NodeNumbers().camera)
@@ -86,6 +96,7 @@ def _run(options: argparse.Namespace, settings: PayloadConfig) -> None:
         pointing=pointing_from(settings.orbit()) if figures.follows_orbit else None,
         area=FileArea(AREA, state / "config.vmem", AREA_SIZE),
         version=options.csp_version,
+        watch=None if options.previews is None else preview_saver(options.previews),
     )
     try:
         camera.csp.attach(open_link(options), netmask=options.netmask, default=True)
@@ -109,6 +120,23 @@ def pointing_from(orbit: Orbit) -> Callable[[float], Pointing]:
         )
 
     return pointing
+
+
+def preview_saver(folder: Path) -> Callable[[Metadata, Words], None]:
+    """Return what saves a frame as a small grey picture `OBID_INDEX.png` in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    counts: dict[int, int] = {}
+
+    def save(metadata: Metadata, words: Words) -> None:
+        index = counts.get(metadata.obid, 0)
+        counts[metadata.obid] = index + 1
+        shift = max(0, metadata.bits_pixel - 8)
+        frame = (words.reshape(metadata.height, metadata.width) >> shift).astype(np.uint8)
+        # Single cells, not averages, so that the mosaic is seen as the sensor delivers it.
+        small = frame[::_PREVIEW_STEP, ::_PREVIEW_STEP]
+        cv2.imwrite(str(folder / f"{metadata.obid}_{index}.png"), small)
+
+    return save
 
 
 def _default_state() -> Path:

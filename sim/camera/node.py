@@ -21,6 +21,7 @@ from csp.param.table import Parameter
 from csp.sched import Scheduler
 from csp.services import Identity
 from csp.vmem.area import Area, RamArea, StoreError
+from dipp.metadata import Metadata
 from sim.camera.capture import (
     INT32_MAX,
     CameraError,
@@ -40,6 +41,7 @@ from sim.camera.params import (
     make_table,
 )
 from sim.camera.segments import BatchQueue, SegmentWriter
+from sim.camera.sensor import Words
 from sim.camera.view import Pointing
 from sim.clock import MissionClock
 from sim.errors import SimError
@@ -48,12 +50,15 @@ from sim.simnode import MODEL, REVISION, MissionWall, scheduler_of
 _LOG = logging.getLogger(__name__)
 
 
+Watch = Callable[[Metadata, Words], None]
+
+
 class CameraNode:
     """The camera controller on the network.
 
     `pointing` says where the camera looks at a mission time (None: over the scene, a different part
     for each observation). `area` keeps the settings and the observation id; without one they are
-    forgotten at the end.
+    forgotten at the end. `watch` is shown every frame (metadata, raw bytes) as the sensor gave it.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class CameraNode:
         version: int = 2,
         seed: int | None = None,
         maker: FrameMaker | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.figures = figures or CameraFigures()
         self.table = make_table(self.figures.serial)
@@ -86,6 +92,7 @@ class CameraNode:
             seed=seed,
         )
         self.maker = maker or FrameMaker(self.figures.serial)
+        self._watch = watch
         self._pointing = pointing
         self._queue = BatchQueue(self.figures.queue)
         self._waiting: CaptureRequest | None = None
@@ -197,7 +204,10 @@ class CameraNode:
                 timestamp=start_unix + int(elapsed_s),
             )
             began = time.monotonic()
-            segment.append(*self.maker.take(shot))
+            metadata, pixels = self.maker.take(shot)
+            segment.append(metadata, pixels)
+            if self._watch is not None:
+                self._watch(metadata, pixels)
             self.table["frame_time"].set(int((time.monotonic() - began) * 1e6))
             self._count("images_total")
 
