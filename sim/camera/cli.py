@@ -23,6 +23,7 @@ from sim import config
 from sim.camera.figures import read_figures
 from sim.camera.node import CameraNode
 from sim.camera.params import AREA, AREA_SIZE
+from sim.camera.segments import sweep
 from sim.camera.sensor import Words
 from sim.camera.view import Pointing
 from sim.errors import SimError
@@ -86,6 +87,7 @@ def _run(options: argparse.Namespace, settings: PayloadConfig) -> None:
     state = options.state or _default_state()
     state.mkdir(parents=True, exist_ok=True)
     start = time.monotonic() if options.start_monotonic is None else options.start_monotonic
+    sweep()
     loop = Loop()
     loop.install_signals()
     camera = CameraNode(

@@ -212,7 +212,7 @@ class CameraNode:
             self._count("images_total")
 
     async def _announce(self, segment: SegmentWriter, pipeline_id: int) -> None:
-        message = segment.message(pipeline_id)
+        message = segment.publish(pipeline_id)
         for attempt in range(self.figures.retries + 1):
             if attempt:
                 await self.csp.scheduler.sleep(self.figures.retry_s)

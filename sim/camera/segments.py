@@ -1,9 +1,11 @@
 """Hand a batch to DIPP: a named shared memory segment and one message on a queue.
 
 Theory of operation: images are appended to the segment with `write`, not through a mapping, so
-running out of memory is an error code and never a signal. The segment is exclusive, private (mode
-0600) and belongs to the camera until its message is on the queue; until then `discard` removes it.
-The queue is opened for every message: DIPP may have been restarted and made it anew.
+running out of memory is an error code and never a signal. The segment is exclusive and private
+(mode 0600). While it is being filled its name carries the camera's process number, so that a
+camera that was killed leaves nothing that the next one could not tell and remove (`sweep`); it gets
+its final name just before it is announced. The queue is opened for every message: DIPP may have
+been restarted and made it anew.
 Driver. Source: dipp.md 7, 8, defects D21 and D24.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 
 import numpy as np
 import posix_ipc
@@ -24,7 +27,9 @@ from sim.camera.sensor import Words
 # The kernel's default limit; a queue of this length needs no privilege.
 _QUEUE_MESSAGES = 10
 _SEGMENT_MODE = 0o600
-_NAME_ATTEMPTS = 8
+# Where Linux shows POSIX shared memory.
+_DIRECTORY = Path("/dev/shm")
+_UNFINISHED = "/camera_"
 
 
 class SegmentWriter:
@@ -34,7 +39,9 @@ class SegmentWriter:
         self.num_images = 0
         self.size_bytes = 0
         self.obid = obid
-        self.name, self._fd = _create(obid)
+        token = secrets.token_hex(6)
+        self.name, self._fd = _create(f"{_UNFINISHED}{os.getpid()}_{token}")
+        self._final_name = f"/dipp_{obid}_{token}"
 
     def append(self, metadata: Metadata, words: Words) -> None:
         """Add one image. Raises RequestError (302); then only `discard` is left."""
@@ -51,8 +58,18 @@ class SegmentWriter:
             raise RequestError(CameraError.INSERT, f"{self.name}: {error}") from error
         self.num_images += 1
 
-    def message(self, pipeline_id: int) -> BatchMessage:
-        """Return the message that announces what is in the segment now."""
+    def publish(self, pipeline_id: int) -> BatchMessage:
+        """Give the segment its final name; return the message that announces it.
+
+        Raises RequestError (301) if the name is taken.
+        """
+        try:
+            # A link and not a rename: that would silently replace another segment.
+            os.link(_path(self.name), _path(self._final_name))
+            os.unlink(_path(self.name))
+        except OSError as error:
+            raise RequestError(CameraError.SEGMENT, f"{self._final_name}: {error}") from error
+        self.name = self._final_name
         return BatchMessage(
             num_images=self.num_images,
             batch_size=self.size_bytes,
@@ -102,14 +119,24 @@ class BatchQueue:
         return True
 
 
-def _create(obid: int) -> tuple[str, int]:
-    for _ in range(_NAME_ATTEMPTS):
-        name = f"/dipp_{obid}_{secrets.token_hex(6)}"
-        try:
-            memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=_SEGMENT_MODE)
-        except posix_ipc.ExistentialError:
-            continue
-        except (posix_ipc.Error, OSError, ValueError) as error:
-            raise RequestError(CameraError.SEGMENT, f"{name}: {error}") from error
-        return name, int(memory.fd)
-    raise RequestError(CameraError.SEGMENT, f"no free name in {_NAME_ATTEMPTS} attempts")
+def sweep() -> int:
+    """Remove what cameras that no longer run left unfinished; return how many segments."""
+    removed = 0
+    for path in _DIRECTORY.glob(f"{_UNFINISHED[1:]}*"):
+        owner = path.name.removeprefix(_UNFINISHED[1:]).partition("_")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _path(name: str) -> Path:
+    return _DIRECTORY / name[1:]
+
+
+def _create(name: str) -> tuple[str, int]:
+    try:
+        memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=_SEGMENT_MODE)
+    except (posix_ipc.Error, OSError, ValueError) as error:
+        raise RequestError(CameraError.SEGMENT, f"{name}: {error}") from error
+    return name, int(memory.fd)

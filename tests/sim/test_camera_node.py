@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import signal
 import stat
 
 import numpy as np
@@ -107,14 +108,13 @@ class Bench:
 def bench(monkeypatch):
     """Make benches; afterwards none of the segments they made may be left."""
     made, names = [], []
-    create = segments._create
+    token_hex = secrets.token_hex
 
-    def remember(obid):
-        name, fd = create(obid)
-        names.append(name)
-        return name, fd
+    def remember(size):
+        names.append(token_hex(size))
+        return names[-1]
 
-    monkeypatch.setattr(segments, "_create", remember)
+    monkeypatch.setattr(segments.secrets, "token_hex", remember)
 
     def make(**options):
         made.append(Bench(**options))
@@ -123,7 +123,7 @@ def bench(monkeypatch):
     yield make
     for one in made:
         one.close()
-    assert [name for name in names if os.path.exists(f"/dev/shm{name}")] == []
+    assert [path for path in os.listdir("/dev/shm") if path.rpartition("_")[2] in names] == []
 
 
 def test_capture_string_becomes_a_batch_on_the_queue(bench):
@@ -280,6 +280,21 @@ def test_queue_that_cannot_hold_a_message_is_error_300(bench):
     one.capture("CAMERA_TYPE=TEST")
     queue.close()
     assert one.value("error_log") == 300
+
+
+def test_camera_killed_while_filling_leaves_nothing_for_long(bench):
+    pid = os.fork()
+    if pid == 0:
+        segments.SegmentWriter(77)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert [name for name in os.listdir("/dev/shm") if name.startswith(f"camera_{pid}_")]
+    own = segments.SegmentWriter(78)
+    segments.sweep()
+    left = os.listdir("/dev/shm")
+    assert not [name for name in left if name.startswith(f"camera_{pid}_")]
+    assert own.name[1:] in left
+    own.discard()
 
 
 def test_only_the_last_request_made_during_a_capture_is_kept(bench):
