@@ -30,6 +30,8 @@ from dipp.slots import ModuleMissingError, Slots
 
 # How long to wait before a failed journal write or a busy ring is tried again.
 _RETRY_S = 0.5
+# How often a shortage of descriptors, memory or disk is waited out before it counts.
+_PATIENCE = 6
 _RING_WAIT_S = 0.01
 
 
@@ -141,7 +143,7 @@ class Processor:
     async def _run(self, batch: OpenBatch, message: BatchMessage) -> None:
         started = self._scheduler.now
         try:
-            segment = Segment(message.segment)
+            segment = await self._open(message.segment)
         except ContentError as error:
             await self._fail(batch, BatchFailure(error.code, str(error)), None, 0)
             return
@@ -150,6 +152,16 @@ class Processor:
         finally:
             segment.close()
         self._telemetry.put("chain_wall", round((self._scheduler.now - started) * 1e6))
+
+    async def _open(self, name: str) -> Segment:
+        """Open the input, with patience for a shortage of descriptors. Raises ContentError."""
+        for _ in range(_PATIENCE):
+            try:
+                return Segment(name)
+            except OSError:
+                self._telemetry.count("storage_errors")
+            await self._scheduler.sleep(_RETRY_S)
+        raise ContentError(f"segment {name}: no resources to open it", Code.SHM_ATTACH)
 
     async def _run_segment(self, batch: OpenBatch, message: BatchMessage, segment: Segment) -> None:
         if batch.attempts > 0:
@@ -180,6 +192,8 @@ class Processor:
             raise BatchFailure(error.code, str(error), pipeline, error.module) from error
         except ContentError as error:
             raise BatchFailure(error.code, str(error)) from error
+        except OSError as error:
+            raise BatchFailure(Code.SHM_ATTACH, f"segment: {error}") from error
         if not chain.steps:
             results = [
                 Result(
@@ -294,14 +308,25 @@ class Processor:
             message=batch.message,
             reason=str(failure),
         )
-        fate = Fate.QUARANTINED
-        try:
-            for _ in self._quarantine.store(verdict, size, segment.read if segment else _nothing):
-                await self._scheduler.sleep(0)
-        except (ContentError, OSError):
-            self._telemetry.count("storage_errors")
-            fate = Fate.DROPPED
+        kept = await self._keep(verdict, size, segment.read if segment else _nothing)
+        fate = Fate.QUARANTINED if kept else Fate.DROPPED
         await self._finish(batch.batch, fate, status=failure.status, reason=str(failure))
+
+    async def _keep(self, verdict: Verdict, size: int, read: Reader) -> bool:
+        """Write a batch to the quarantine; False if there is no room or the disk stays broken."""
+        for _ in range(_PATIENCE):
+            try:
+                for _ in self._quarantine.store(verdict, size, read):
+                    await self._scheduler.sleep(0)
+            except ContentError:
+                self._telemetry.count("storage_errors")
+                return False
+            except OSError:
+                self._telemetry.count("storage_errors")
+                await self._scheduler.sleep(_RETRY_S)
+            else:
+                return True
+        return False
 
     async def _finish(
         self, number: int, fate: Fate, *, images: int = 0, status: int = 0, reason: str = ""

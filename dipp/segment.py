@@ -9,6 +9,7 @@ defects D4, D11; faults 4 and 38.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -16,16 +17,23 @@ import posix_ipc
 
 from dipp.errors import Code, ContentError
 
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 
 class Segment:
     """An open input segment, read-only."""
 
     def __init__(self, name: str) -> None:
-        """Open by name (checked by the message decoder). Raises ContentError (303)."""
+        """Open by name (checked by the message decoder).
+
+        Raises ContentError (303), or OSError if this process is short of something just now.
+        """
         self.name = name
         try:
             self.fd = int(posix_ipc.SharedMemory(name, flags=0, read_only=True).fd)
         except (OSError, ValueError, posix_ipc.Error) as error:
+            if isinstance(error, OSError) and error.errno in _SHORTAGES:
+                raise
             raise ContentError(f"segment {name}: {error}", Code.SHM_ATTACH) from error
         status = os.fstat(self.fd)
         if not stat.S_ISREG(status.st_mode):
@@ -62,7 +70,7 @@ def remove_segment(name: str, device: int, inode: int) -> bool:
         return False
     try:
         segment = Segment(name)
-    except ContentError:
+    except (ContentError, OSError):
         return False
     same = (segment.device, segment.inode) == (device, inode)
     segment.close()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from csp.errors import PeerError
 from csp.links.memory import MemoryBus
 from csp.loop import Loop
 from csp.param.client import ParamClient
@@ -251,6 +252,21 @@ def test_an_update_in_mid_pipeline_reaches_the_next_batch(world: World, modules:
         world.loop.tick(0.01)
     pixels = [world.run(world.vmem.ring_download(NODE, "images", index))[-1:] for index in (-2, -1)]
     assert pixels == [b"\x01", b"\xfd"]
+
+
+def test_a_configuration_may_also_come_as_a_memory_upload(world: World) -> None:
+    value = encode_pipeline(PipelineDefinition(modules=(ModuleStep(name="negate", order=1),)))
+    areas = world.run(world.vmem.list(NODE))
+    assert [area.name for area in areas] == ["stora", "image"]
+    address = areas[0].address + 188 * 5
+    world.run(world.vmem.upload(NODE, address, value))
+    world.camera.shoot(b"\x03", pipeline=6)
+    world.process()
+    assert world.newest()[1] == b"\xfc"
+    with pytest.raises(PeerError):
+        world.run(world.vmem.upload(NODE, address, b"\x05" + b"\xff" * 187))
+    assert world.get("log_status") == 516000
+    assert world.get("pipeline_config_6") == value
 
 
 def test_the_status_file_is_json(world: World) -> None:

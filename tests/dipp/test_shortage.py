@@ -1,0 +1,88 @@
+"""Fault 64 for the node's stores: the N-th call fails, for all N; the work resumes by itself."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import posix_ipc
+import pytest
+
+from dipp import processing, worker
+from dipp.rig import Camera, FakeRunner, Rig, unique
+
+CALLS = (
+    (os, "open"), (os, "pwrite"), (os, "write"), (os, "replace"), (os, "fdatasync"),
+    (os, "pread"), (posix_ipc, "SharedMemory"), (posix_ipc, "unlink_shared_memory"),
+)  # fmt: skip
+
+
+class Saboteur:
+    """Makes the N-th watched call fail, and `width - 1` after it."""
+
+    def __init__(self, number: int, code: int, width: int) -> None:
+        self.calls = 0
+        self.bad = range(number, number + width)
+        self.code = code
+
+    def watch(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            if self.calls in self.bad:
+                raise OSError(self.code, os.strerror(self.code))
+            return function(*args, **kwargs)
+
+        return call
+
+    @property
+    def struck(self) -> bool:
+        return self.calls >= self.bad.start
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    camera = Camera(unique())
+    yield camera
+    camera.clean()
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EIO])
+@pytest.mark.parametrize("fails", [False, True], ids=["delivered", "quarantined"])
+def test_every_call_may_fail(
+    camera: Camera, tmp_path: Path, code: int, fails: bool, width: int
+) -> None:
+    for number in itertools.count(1):
+        rig = Rig(tmp_path / str(number), camera.queue)
+        if fails:
+            rig.runner.behaviour = FakeRunner.failing()
+        camera.shoot(b"abc", b"def")
+        saboteur = Saboteur(number, code, width)
+        with (
+            mock.patch.multiple(processing, _RETRY_S=0.001),
+            mock.patch.object(worker, "_POLL_S", 0.001),
+        ):
+            patches = [mock.patch.object(o, n, saboteur.watch(getattr(o, n))) for o, n in CALLS]
+            for patch in patches:
+                patch.start()
+            try:
+                rig.run(2)
+            finally:
+                mock.patch.stopall()
+        rig.runner.behaviour = FakeRunner.identity
+        camera.shoot(b"next")
+        rig.run(2)
+        taken, *fates = rig.fates
+        assert (taken, sum(fates)) == (2, 2), f"call {number} failed"
+        assert rig.images[-1] == b"next", f"call {number} failed"
+        assert rig.quarantine.count == fates[1]
+        assert not rig.loop.scheduler.orphan_errors, f"call {number} failed"
+        rig.close()
+        if not saboteur.struck:
+            break
+    assert number > 8
