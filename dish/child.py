@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from csp.param.table import ParamTable
 from dish.board import Board, RunState
 from dish.cells import CellTable
+from dish.compiler import CompiledEngine
 from dish.effects import (
     Done,
     Effect,
@@ -55,7 +56,7 @@ from dish.tables import cells_of
 NativeFunction = Callable[[ParamTable], int]
 EngineClass = Callable[[CallGraph, CellTable, Settings], Engine]
 
-_ENGINES: dict[str, EngineClass] = {"interpreter": Interpreter}
+_ENGINES: dict[str, EngineClass] = {"interpreter": Interpreter, "compiled": CompiledEngine}
 # Reasons end up in a 64-byte parameter and a log line.
 _MAX_REASON = 200
 

@@ -209,3 +209,7 @@ def _dis(options: argparse.Namespace) -> int:
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.flush()
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -46,10 +46,27 @@ class Frame:
     flag: Flag
 
 
-class Interpreter:
-    """One run of a call graph. See `effects.Engine`."""
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A point to go on from, as another engine left it."""
 
-    def __init__(self, graph: CallGraph, cells: CellTable, settings: Settings) -> None:
+    slot: int
+    index: int
+    flag: Flag
+    stack: list[Frame]
+    executed: int
+
+
+class Interpreter:
+    """One run of a call graph, from its root or from `resume`. See `effects.Engine`."""
+
+    def __init__(
+        self,
+        graph: CallGraph,
+        cells: CellTable,
+        settings: Settings,
+        resume: Resume | None = None,
+    ) -> None:
         self.slice_instructions = settings.slice_instructions
         self._graph = graph
         self._settings = settings
@@ -60,9 +77,10 @@ class Interpreter:
             )
             for slot, procedure in graph.procedures.items()
         }
-        self._slot, self._index, self._flag = graph.root, 0, Flag.NONE
-        self._stack: list[Frame] = []
-        self._executed = 0
+        start = resume or Resume(graph.root, 0, Flag.NONE, [], 0)
+        self._slot, self._index, self._flag = start.slot, start.index, start.flag
+        self._stack = start.stack
+        self._executed = start.executed
         self._now = 0.0
         self._body = self._run()
         self._end: Effect | None = None

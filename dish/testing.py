@@ -16,6 +16,7 @@ from csp.param.table import Parameter, ParamTable
 from csp.param.types import TypeClass
 from csp.param.types import Value as ParamValue
 from dish.asm import assemble_one
+from dish.compiler import CompiledEngine
 from dish.effects import (
     Done,
     Effect,
@@ -49,6 +50,11 @@ EngineFactory = Callable[[CallGraph, ParamTable, Settings], Engine]
 def interpreter(graph: CallGraph, table: ParamTable, settings: Settings) -> Engine:
     """Make the plain engine over a table."""
     return Interpreter(graph, cells_of(table), settings)
+
+
+def compiled(graph: CallGraph, table: ParamTable, settings: Settings) -> Engine:
+    """Make the compiled engine over a table."""
+    return CompiledEngine(graph, cells_of(table), settings)
 
 
 @dataclass(slots=True)

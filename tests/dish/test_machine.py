@@ -14,11 +14,11 @@ from dish.asm import assemble_one
 from dish.effects import Done, Failed, Pull, Push, Resolve, Settings, Slice, Wait
 from dish.errors import LinkError, Ret
 from dish.link import is_tail_call, parse_operand
-from dish.testing import World, graph_of, interpreter
+from dish.testing import World, compiled, graph_of, interpreter
 from dish.values import Mode
 
 P = ParamType
-ENGINES = {"interpreter": interpreter}
+ENGINES = {"interpreter": interpreter, "compiled": compiled}
 
 
 def table(**extra):
