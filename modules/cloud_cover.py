@@ -106,6 +106,9 @@ def _cells(image: Image, params: Params) -> tuple[Floats, npt.NDArray[np.bool_]]
         pixels = image.pixels
         top = 1.0 if pixels.dtype == np.float32 else float((1 << meta.bits_pixel) - 1)
         small = _shrink(pixels, columns, rows) / np.float32(top)
+        if pixels.dtype == np.float32:
+            # Samples that are no light (NaN, infinite, negative) count as dark or as saturated.
+            small = np.clip(np.nan_to_num(small, nan=0.0), 0.0, 1.0)
         return small, (small > _SATURATED).all(axis=2)
     if meta.channels != 1:
         fail(4, f"{meta.channels} channels")

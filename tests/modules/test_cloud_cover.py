@@ -98,6 +98,15 @@ def test_bright_sand_and_rough_town_are_no_cloud():
     assert image.items["cloud_frac"] < 0.1
 
 
+@pytest.mark.parametrize("rubbish", [np.nan, np.inf, -np.inf, 3e38, -3e38])
+def test_samples_that_are_no_light_give_finite_figures(rubbish):
+    picture = np.full((64, 64, 3), 0.1, np.float32)
+    picture[:32] = rubbish
+    (image,) = kit.run("cloud_cover", [(picture, kit.describe(picture))])
+    assert 0.0 <= image.items["cloud_frac"] <= 1.0
+    assert 0.0 <= image.items["brightness"] <= 1.0
+
+
 def test_running_it_twice_replaces_the_item():
     rgb = composed(0.5)
     meta = kit.describe(rgb, items=(("cloud_frac", 0.9),))
