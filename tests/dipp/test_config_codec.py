@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import brotli
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dipp.config.codec import (
@@ -66,11 +66,13 @@ def test_golden_slots_both_ways() -> None:
     assert decode_module(MODULE_SLOT) == MODULE
 
 
+@settings(max_examples=30)
 @given(_definitions)
 def test_pipelines_round_trip(definition: PipelineDefinition) -> None:
     assert decode_pipeline(encode_pipeline(definition)) == definition
 
 
+@settings(max_examples=30)
 @given(_configs)
 def test_module_parameters_round_trip(config: ModuleConfig) -> None:
     decoded = decode_module(encode_module(config))

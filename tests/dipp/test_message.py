@@ -6,7 +6,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dipp.errors import Code, ContentError, MisuseError
@@ -35,6 +35,7 @@ _messages = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(_messages)
 def test_round_trip(message: BatchMessage) -> None:
     body = encode_message(message)

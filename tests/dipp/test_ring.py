@@ -129,7 +129,7 @@ class RingMachine(RuleBasedStateMachine):
         assert self.ring.element(-len(self.model) - 1) is None
 
 
-RingMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+RingMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestRingMachine = RingMachine.TestCase
 
 
