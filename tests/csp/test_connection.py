@@ -96,7 +96,7 @@ CSH = RdpOptions(window=3, packet_timeout_ms=5000, ack_timeout_ms=2000)
 def test_data_arrives_complete_and_in_order(link, options):
     if options is CSH and link == "loss 30 %":
         pytest.skip("csh's 2 s acknowledgement delay leaves too few tries in its 10 s limit")
-    content = random_bytes(60_000)
+    content = random_bytes(30_000)
     pair = Pair(LINKS[link], content=content)
 
     async def both():

@@ -334,6 +334,8 @@ def test_monitor_command_shows_traffic(loop, hub):
         attach(loop, link, each) for link, each in zip(links, (CLIENT, SERVER), strict=True)
     )
     server.bind(1, lambda packet: packet.data)
+    for link in links:
+        assert loop.run_until(link.ready, DEADLINE_S)
 
     async def ping_until_seen():
         # The monitor takes a moment to start; it needs just one complete exchange.
@@ -343,9 +345,12 @@ def test_monitor_command_shows_traffic(loop, hub):
             await client.request(SERVER, 1, b"%d" % number, timeout_s=5.0)
             await loop.scheduler.sleep(0.02)
 
-    loop.run_until(loop.scheduler.spawn(ping_until_seen()), DEADLINE_S)
-    with monitor:
-        records = [json.loads(line) for line in monitor.stdout]
+    try:
+        loop.run_until(loop.scheduler.spawn(ping_until_seen()), DEADLINE_S)
+    finally:
+        monitor.kill()
+        output = monitor.communicate()[0]
+    records = [json.loads(line) for line in output.splitlines()]
     assert len(records) == 2
     assert {record["service"] for record in records} == {"ping"}
     for link in links:
