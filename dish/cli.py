@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,15 +94,21 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--gnss", type=int, default=0, metavar="NODE", help="node of the GNSS")
     parser.add_argument("--a53", type=int, default=0, metavar="NODE", help="node of the A53 power")
+    parser.add_argument(
+        "--no-heap",
+        action="store_true",
+        help="do not refuse what the board's heap would have no room for (profile m7)",
+    )
     add_link_options(parser, address=ADDRESS)
 
 
 def _serve(options: argparse.Namespace) -> int:
     from dish.node import DishConfig, DishNode, prepare
 
+    profile = PROFILES[options.profile]
     config = DishConfig(
         address=options.address,
-        profile=PROFILES[options.profile],
+        profile=replace(profile, heap_bytes=0) if options.no_heap else profile,
         mode=Mode(options.mode),
         engine=options.engine,
         budget=options.budget,

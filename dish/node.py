@@ -26,6 +26,7 @@ from csp.vmem.area import RamArea
 from dish.child import NativeFunction
 from dish.errors import StoreError
 from dish.forge import ForgeHandle, start_forge
+from dish.heap import Heap
 from dish.mirror import Mirror
 from dish.params import INVALID_GNSS, SPECS
 from dish.profile import PROFILES, Profile
@@ -119,8 +120,11 @@ class DishNode:
         )  # fmt: skip
         self._remote = RemoteTable(self.node.params)
         self._file = ProcedureFile(config.state / "procedures") if config.state else None
-        self.store = Store(config.profile, prepared.forge.natives, persist=self._persist)
-        self.service = ProcedureService(self.table, self.store, own_nodes=self._own_nodes)
+        heap = Heap(config.profile)
+        self.store = Store(
+            config.profile, prepared.forge.natives, persist=self._persist, admit=heap.admit_push
+        )
+        self.service = ProcedureService(self.table, self.store, heap, own_nodes=self._own_nodes)
         self.runs = Runs(
             loop, prepared.forge, serve=Broker(self.table, self._remote).serve,
             on_end=self.service.ended, limit=config.profile.max_runs,

@@ -17,6 +17,7 @@ from dish.board import RunState
 from dish.effects import Settings
 from dish.errors import DishError, LinkError, Ret, StoreError
 from dish.frames import Command
+from dish.heap import Heap
 from dish.link import link
 from dish.outcome import Outcome
 from dish.params import ERROR_BYTES, EVERY_RUN, NO_SLOT, RUN_ROWS
@@ -73,11 +74,13 @@ class ProcedureService:
         self,
         table: ParamTable,
         store: Store,
+        heap: Heap,
         *,
         own_nodes: Callable[[], frozenset[int]],
     ) -> None:
         self.table = table
         self.store = store
+        self.heap = heap
         self.server = ProcedureServer(store, self.run, self.control)
         self.outcomes: deque[Outcome] = deque(maxlen=OUTCOMES_KEPT)
         self._own_nodes = own_nodes
@@ -99,6 +102,7 @@ class ProcedureService:
             self._set("proc_refused", self.server.counters.errors)
             self._set("proc_refusal", _clip(self.server.last_error))
         self._set("proc_stored", len(self.store.occupied()))
+        self.refresh()
         return replies
 
     def run(self, slot: int) -> None:
@@ -121,10 +125,12 @@ class ProcedureService:
                 )
             )  # fmt: skip
             return
-        self.runs.start(RunRequest(
+        needed = self.heap.admit_run(graph)
+        run_id = self.runs.start(RunRequest(
             graph=graph, settings=self._settings(), row=0, engine=self._engine(),
             observed=frozenset(param.id for param in self.table if param.needs_owner),
         ))  # fmt: skip
+        self.heap.begin_run(run_id, needed)
         self.refresh()
 
     def control(self, verb: Verb, slot: int | None) -> bytes:
@@ -177,6 +183,7 @@ class ProcedureService:
 
     def ended(self, outcome: Outcome) -> None:
         """Publish the end of a run."""
+        self.heap.end_run(outcome.run_id)
         self.outcomes.append(outcome)
         self._set("proc_last_slot", outcome.root)
         self._set("proc_last_ret", int(outcome.ret))
@@ -190,6 +197,8 @@ class ProcedureService:
         """Bring the parameters about running procedures up to date."""
         counters = self.runs.counters
         self._set("proc_running", len(self.runs))
+        self.heap.set_stored(self.store.procedures())
+        self._set("proc_heap_free", self.heap.free)
         self._set("proc_started", counters.started & 0xFFFF_FFFF)
         self._set("proc_completed", counters.completed & 0xFFFF_FFFF)
         self._set("proc_failed", counters.failed & 0xFFFF_FFFF)

@@ -193,7 +193,7 @@ def test_a_missing_callee_ends_the_run_before_anything_executes(site):
 
 
 def test_the_17th_run_is_refused_and_says_why(site):
-    here = site()
+    here = site(profile=DEFAULT)
     here.do(here.proc.push(DISH, 30, assemble_one("block p_uint8[0] == p_uint8[1]")))
     here.set("p_uint8", 1, 0)
     for _ in range(16):
@@ -205,6 +205,21 @@ def test_the_17th_run_is_refused_and_says_why(site):
     here.set("p_uint8", 0, 0)
     here.until(lambda: len(here.dish.runs) == 0)
     assert here.get("proc_completed") == 16
+
+
+def test_the_heap_of_the_board_holds_fewer_than_16(site):
+    here = site()
+    full = here.get("proc_heap_free")
+    here.do(here.proc.push(DISH, 30, assemble_one("block p_uint8[0] != p_uint8[0]")))
+    for _ in range(14):
+        here.do(here.proc.run(DISH, 30))
+    with pytest.raises(Refused):
+        here.do(here.proc.run(DISH, 30)) or here.do(here.proc.run(DISH, 30))
+    assert "bytes of heap" in here.get("proc_refusal")
+    here.do(here.proc.control(DISH, Verb.STOP))
+    here.until(lambda: len(here.dish.runs) == 0)
+    here.do(here.proc.delete(DISH, 30))
+    assert here.get("proc_heap_free") == full == 61440
 
 
 def test_deleting_and_replacing_a_running_procedure_does_not_touch_it(site):
