@@ -173,6 +173,11 @@ HARMS_OTHERS: tuple[Fault, ...] = (
         26, "daemon-and-hang", Code.TIMEOUT, body=_DAEMON + "time.sleep(60)", orphans=1,
         timeout_s=_SHORT_S,
     ),
+    # Without a namespace of its own the host dies; in one it is process 1 and out of reach.
+    _fault(
+        28, "kills-its-parent", OK, Code.HOST_DIED,
+        body="os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(0.05)",
+    ),
     _fault(32, "removes-its-segment", Code.SHM_ATTACH, native="remove"),
     _fault(34, "leaks-a-segment", OK, body=_LEAK_SEGMENT, leaked_segments=1),
     _fault(34, "leaks-and-crashes", Code.SIGNAL, native="leak-and-crash", leaked_segments=1),

@@ -30,6 +30,10 @@ from dipp.runner.wait import child_pids
 Images = Sequence[tuple[Metadata, Buffer]]
 _DEADLINE_S = 30.0
 
+# Module files for tests of what is around modules.
+IDENTITY = "def run(batch, params):\n    return batch\n"
+SLEEP = "import time\ndef run(batch, params):\n    time.sleep(60)\n"
+
 
 def sample_image(width: int = 8, height: int = 4, obid: int = 1) -> tuple[Metadata, bytes]:
     """Return a small grey picture of 12-bit words."""
@@ -75,9 +79,16 @@ def segment(data: bytes) -> Iterator[int]:
 class Harness:
     """A forge, an executor and a loop, for synchronous use."""
 
-    def __init__(self, limits: Limits | None = None, scratch_dir: str | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        scratch_dir: str | None = None,
+        *,
+        namespaces: bool = True,
+    ) -> None:
         self.loop = Loop()
-        self.executor = Executor(self.loop, start_forge(scratch_dir), limits)
+        forge = start_forge(scratch_dir, namespaces=namespaces)
+        self.executor = Executor(self.loop, forge, limits)
         self._batch_id = 0
 
     @property
@@ -131,6 +142,16 @@ class Harness:
         self.executor.retire(pipeline_id)
         while self.executor.count_hosts(pipeline_id):
             self.loop.tick(0.05)
+
+
+def parent_of(pid: int) -> int:
+    """Return the number of a process's parent, 0 if the process is gone."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    # The name before it may hold anything, also parentheses.
+    return int(status.rpartition(")")[2].split()[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

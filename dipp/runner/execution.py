@@ -25,6 +25,7 @@ from dipp.runner.wait import (
     Burial,
     bury,
     kill_group,
+    outer_pid,
     sweep_orphans,
     sweep_sysv_segments,
     wait_readable,
@@ -71,6 +72,7 @@ class Execution:
             if self.pid == 0:
                 run_child(theirs, module, policy, log_write_fd, parent)
             self.pidfd = os.pidfd_open(self.pid)
+            self.outer_pid = outer_pid(self.pidfd, self.pid)
         except OSError:
             self.close()
             raise

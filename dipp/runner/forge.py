@@ -34,6 +34,7 @@ from dipp.runner.wait import (
 )
 from dipp.runner.wire import FrameError
 from dipp.sandbox.limits import close_all_but
+from dipp.sandbox.namespaces import PidNamespaces
 
 # Everything modules commonly need. Absent ones are simply not there for the modules either.
 PRELOADED = (
@@ -70,8 +71,9 @@ def preload() -> None:
 class Forge:
     """Serves one node over one socket."""
 
-    def __init__(self, node: Channel, scratch_root: str) -> None:
+    def __init__(self, node: Channel, scratch_root: str, namespaces: PidNamespaces) -> None:
         self._node = node
+        self._namespaces = namespaces
         self._scratch_root = scratch_root
         self._hosts: dict[int, _HostProcess] = {}
 
@@ -119,9 +121,10 @@ class Forge:
     def _spawn(self, number: int, control_fd: int) -> None:
         scratch = tempfile.mkdtemp(prefix=f"host{number}-", dir=self._scratch_root)
         parent = os.getpid()
-        pid = os.fork()
+        pid, is_separate = self._namespaces.fork()
         if pid == 0:
-            _become_host(control_fd, scratch, parent)
+            # The parent of process 1 has no number it could see.
+            _become_host(control_fd, scratch, 0 if is_separate else parent)
         pidfd = os.pidfd_open(pid)
         self._hosts[number] = _HostProcess(number=number, pid=pid, pidfd=pidfd, scratch=scratch)
         self._tell(HostSpawned(host=number, pid=pid), [pidfd])
@@ -175,7 +178,7 @@ def _wake_on_sigterm() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Run as `python -m dipp.runner.forge FD SCRATCH`."""
+    """Run as `python -m dipp.runner.forge FD SCRATCH NAMESPACES` (0 or 1)."""
     node = Channel.from_fd(int(argv[0]))
     node.sock.set_inheritable(False)
     become_subreaper()
@@ -185,7 +188,7 @@ def main(argv: list[str]) -> int:
     gc.collect()
     gc.freeze()
     gc.disable()
-    forge = Forge(node, argv[1])
+    forge = Forge(node, argv[1], PidNamespaces(argv[2] == "1"))
     try:
         forge.serve()
     finally:

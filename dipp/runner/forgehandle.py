@@ -33,7 +33,8 @@ _MARK = "DIPP_FORGE"
 class ForgeHandle:
     """A running forge. `close` ends it and everything below it."""
 
-    def __init__(self, scratch_dir: str | None = None) -> None:
+    def __init__(self, scratch_dir: str | None = None, namespaces: bool = True) -> None:
+        self._namespaces = namespaces
         self._parent_dir = scratch_dir or tempfile.gettempdir()
         remove_stale_scratch(self._parent_dir)
         # Named after this process, so that a later one can tell whether anybody still uses it.
@@ -49,6 +50,7 @@ class ForgeHandle:
                     "dipp.runner.forge",
                     str(theirs.fileno()),
                     self.scratch_root,
+                    str(int(namespaces)),
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -101,15 +103,15 @@ class ForgeHandle:
 
     def restart(self) -> ForgeHandle:
         """Start another one in the place of this one, which must be closed."""
-        return ForgeHandle(self._parent_dir)
+        return ForgeHandle(self._parent_dir, self._namespaces)
 
 
-def start_forge(scratch_dir: str | None = None) -> ForgeHandle:
+def start_forge(scratch_dir: str | None = None, *, namespaces: bool = True) -> ForgeHandle:
     """Start a forge; it gets ready in the background. Scratch directories go below `scratch_dir`.
 
-    Raises OSError.
+    `namespaces` False does without them even where they are allowed. Raises OSError.
     """
-    return ForgeHandle(scratch_dir)
+    return ForgeHandle(scratch_dir, namespaces)
 
 
 def remove_stale_scratch(parent_dir: str) -> None:
@@ -131,8 +133,22 @@ def kill_strays(scratch_root: str) -> None:
         if not found:
             return
         for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _kill_marked(pid, mark)
+
+
+def _kill_marked(pid: int, mark: bytes) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Looked at again, now that the descriptor holds the process: the number may be another's.
+        if mark in _environment_of(pid):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
 
 
 def _environment_of(pid: int) -> list[bytes]:

@@ -35,6 +35,7 @@ from dipp.runner.values import CrashRecord, StageStats, clip
 from dipp.runner.wait import become_subreaper
 from dipp.sandbox.ladder import missing_rungs
 from dipp.sandbox.limits import die_with
+from dipp.sandbox.namespaces import separate_ipc
 
 _ORDERS: tuple[type[RunBatch | Quit], ...] = (RunBatch, Quit)
 # Escaped text of one byte per character; fits the field of the frame.
@@ -48,7 +49,9 @@ def host_main(control: Channel, scratch_root: str, parent_pid: int) -> NoReturn:
         os.setsid()
         die_with(parent_pid)
         become_subreaper()
-        _Host(control, scratch_root).serve()
+        # Both or none: the forge decided for the process numbers.
+        is_separate = parent_pid == 0 and separate_ipc()
+        _Host(control, scratch_root, is_separate).serve()
         status = 0
     except BaseException:  # boundary: a fault of the runner itself becomes a report
         with contextlib.suppress(OSError):
@@ -58,7 +61,8 @@ def host_main(control: Channel, scratch_root: str, parent_pid: int) -> NoReturn:
 
 
 class _Host:
-    def __init__(self, control: Channel, scratch_root: str) -> None:
+    def __init__(self, control: Channel, scratch_root: str, is_separate: bool) -> None:
+        self._is_separate = is_separate
         self._control = control
         self._scratch_root = scratch_root
         self._modules: list[LoadedModule] = []
@@ -96,6 +100,8 @@ class _Host:
         gc.collect()
         gc.freeze()
         missing = missing_rungs(order.policy.skipped_rungs)
+        if not self._is_separate:
+            missing = (*missing, "namespaces: not allowed or switched off")
         self._control.send(ChainLoaded(rss_kb=_private_kb(), missing_rungs=missing))
         return True
 

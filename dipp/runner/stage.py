@@ -170,7 +170,7 @@ def _stats(module: LoadedModule, state: BatchState, execution: Execution) -> Sta
         cpu_s=execution.burial.cpu_s,
         peak_rss_kb=execution.burial.peak_rss_kb,
         bytes_in=state.size_bytes,
-        pid=execution.pid,
+        pid=execution.outer_pid,
         orphans=execution.orphans,
         leaked_segments=execution.leaked_segments,
         log_bytes=execution.log.total_bytes,

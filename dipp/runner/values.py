@@ -55,7 +55,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStats:
-    """What one module execution cost. `pid` is the child's number as the host sees it."""
+    """What one module execution cost. `pid` is the child's number as /proc shows it."""
 
     name: str
     wall_s: float = 0.0

@@ -56,14 +56,29 @@ def outer_pid(pidfd: int, pid: int) -> int:
 
 
 def kill_group(pid: int, pidfd: int) -> None:
-    """Send SIGKILL to a child and to the process group it leads. Only before it is reaped."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    """Send SIGKILL to a child and to the process group it leads. Only before it is reaped.
+
+    Does nothing unless number and descriptor are those of one child of this process.
+    """
     # To kill(2) the groups 0 and 1 mean our own and everybody: with a number from inside a PID
     # namespace that would end the whole machine.
-    if pid > 1:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+    if pid <= 1 or not _is_child(pid, pidfd):
+        return
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _is_child(pid: int, pidfd: int) -> bool:
+    """Ask the kernel, without reaping; until it is reaped, the number stays this child's."""
+    peek = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    try:
+        os.waitid(os.P_PIDFD, pidfd, peek)
+        os.waitid(os.P_PID, pid, peek)
+    except (ChildProcessError, OSError):
+        return False
+    return True
 
 
 def bury(pid: int, pidfd: int) -> Burial | None:

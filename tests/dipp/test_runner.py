@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +14,8 @@ from dipp.batch import encode_batch
 from dipp.errors import Code
 from dipp.hostile import C_SOURCE, compile_module, has_compiler
 from dipp.runner.executor import Completed, Failed, Limits
-from dipp.runner.wait import all_pids
-from dipp.testing import Harness, make_chain, no_leaks, sample_image, segment
+from dipp.testing import IDENTITY, Harness, make_chain, no_leaks, sample_image, segment
 
-IDENTITY = "def run(batch, params):\n    return batch\n"
 INVERT = """
 from dipp.sdk import Manifest, Param
 MANIFEST = Manifest('invert', '1', 'negative', params=(Param('top', 'int', 4095, 'white'),))
@@ -31,7 +25,6 @@ def run(batch, params):
         pixels[:] = params['top'] - pixels
         image.add_item('inverted', True)
 """
-SLEEP = "import time\ndef run(batch, params):\n    time.sleep(60)\n"
 
 
 @pytest.fixture(scope="module")
@@ -282,27 +275,6 @@ def run(batch, params):
     assert not Path(str(meta.item("dir"))).exists()
 
 
-def test_descriptors_stay_constant_over_many_runs(harness, module):
-    chain = make_chain(module("import os\ndef run(b, p): [os.dup(0) for _ in range(50)]"))
-    harness.run_images(chain)
-    family = [pid for pid in all_pids() if _parent(pid) in (harness.forge_pid, os.getpid())]
-    before = [_count_fds(pid) for pid in family]
-    for _ in range(20):
-        harness.run_images(chain)
-    assert [_count_fds(pid) for pid in family] == before
-
-
-def _parent(pid):
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def _count_fds(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
 # -- hosts
 
 
@@ -361,130 +333,3 @@ def test_batches_are_answered_in_order(harness, module):
             promise.on_done(lambda number=number: done.append(number))
         harness.loop.run_until(promise, 10)
     assert done == [0, 1, 2, 3, 4]
-
-
-# -- ends
-
-
-def submit_hanging(harness, module):
-    data = encode_batch([sample_image()])
-    with segment(data) as fd:
-        chain = make_chain(module(SLEEP, "sleeper"), timeout_s=30)
-        promise = harness.executor.submit(harness.job(chain, fd, data, 1))
-    while not any(position for _, position in harness.executor.current):
-        harness.loop.tick(0.05)
-    return promise
-
-
-def test_operator_stop_ends_the_running_batch_with_606(harness, module):
-    promise = submit_hanging(harness, module)
-    assert harness.executor.stop_current() == 1
-    outcome = harness.loop.run_until(promise, 5)
-    assert (outcome.code, outcome.module_index) == (Code.OPERATOR_STOP, 1)
-
-
-def test_killed_host_is_605_and_its_child_dies(harness, module):
-    promise = submit_hanging(harness, module)
-    (host,) = [pid for pid in all_pids() if _parent(pid) == harness.forge_pid]
-    children = [pid for pid in all_pids() if _parent(pid) == host]
-    os.kill(host, signal.SIGKILL)
-    outcome = harness.loop.run_until(promise, 5)
-    assert (outcome.code, outcome.crash.name) == (Code.HOST_DIED, "sleeper")
-    assert not any(Path(f"/proc/{pid}").exists() for pid in [host, *children])
-
-
-def test_stopped_host_is_killed_at_the_outer_deadline(harness, module):
-    chain = make_chain(module(SLEEP), timeout_s=0.3)
-    data = encode_batch([sample_image()])
-    with segment(data) as fd:
-        promise = harness.executor.submit(harness.job(chain, fd, data, 1))
-    while not any(position for _, position in harness.executor.current):
-        harness.loop.tick(0.05)
-    (host,) = [pid for pid in all_pids() if _parent(pid) == harness.forge_pid]
-    os.kill(host, signal.SIGSTOP)
-    outcome = harness.loop.run_until(promise, 5)
-    assert outcome.code == Code.HOST_DIED
-    harness.run_images(make_chain(module(IDENTITY)))
-
-
-def test_killed_forge_is_replaced(scratch, module):
-    with Harness(Limits(grace_s=0.5), str(scratch)) as harness:
-        promise = submit_hanging(harness, module)
-        old = harness.forge_pid
-        os.kill(old, signal.SIGKILL)
-        assert harness.loop.run_until(promise, 5).code == Code.HOST_DIED
-        harness.run_images(make_chain(module(IDENTITY)))
-        assert harness.executor.stats.forge_restarts == 1
-        assert harness.forge_pid != old
-
-
-NODE = """
-import sys, time
-from dipp.batch import encode_batch
-from dipp.testing import Harness, make_chain, sample_image, segment
-harness = Harness(scratch_dir=sys.argv[2])
-data = encode_batch([sample_image()])
-with segment(data) as fd:
-    chain = make_chain(sys.argv[1], timeout_s=60)
-    promise = harness.executor.submit(harness.job(chain, fd, data, 1))
-    harness.loop.run_until(promise, 60)
-"""
-DAEMON = """
-import os, time
-def run(batch, params):
-    if os.fork() == 0:
-        os.setsid()
-        if os.fork() == 0:
-            open(os.environ['READY'], 'w').write(str(os.getpid()))
-            time.sleep(60)
-        os._exit(0)
-    time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("victims", ["node", "node and forge"])
-def test_nothing_survives_the_death_of_the_node(tmp_path, scratch, module, victims):
-    ready = tmp_path / "ready"
-    node = subprocess.Popen(
-        [sys.executable, "-c", NODE, str(module(DAEMON)), str(scratch)],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "READY": str(ready)},
-    )
-    try:
-        wait_until(lambda: ready.exists() and ready.read_text())
-        family = descendants(node.pid)
-        daemon = int(ready.read_text())
-        (forge,) = [pid for pid in family if _parent(pid) == node.pid]
-        if victims == "node and forge":
-            os.kill(forge, signal.SIGSTOP)
-    finally:
-        node.kill()
-        node.wait()
-    if victims == "node and forge":
-        os.kill(forge, signal.SIGKILL)
-        # Hosts and children are tied to their parents; a daemon is found by the next start.
-        with Harness(scratch_dir=str(scratch)):
-            pass
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in {*family, daemon}))
-    wait_until(lambda: len(list(scratch.iterdir())) == 1)
-
-
-def wait_until(condition, deadline_s=10.0):
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "not within the deadline"
-        os.sched_yield()
-
-
-def descendants(root):
-    found = {root}
-    while True:
-        more = {pid for pid in all_pids() if _parent(pid) in found} - found
-        if not more:
-            return found - {root}
-        found |= more
-
-
-def test_close_fails_what_is_not_done(scratch, module):
-    with Harness(Limits(grace_s=0.5), str(scratch)) as harness:
-        promise = submit_hanging(harness, module)
-    assert promise.result().code == Code.OPERATOR_STOP

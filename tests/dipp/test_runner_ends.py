@@ -1,0 +1,232 @@
+"""What a module, a host, the forge or the node can do to the others: nothing that lasts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dipp.batch import encode_batch
+from dipp.errors import Code
+from dipp.runner.executor import Limits
+from dipp.runner.wait import all_pids
+from dipp.sandbox.namespaces import probe_namespaces
+from dipp.testing import (
+    IDENTITY,
+    SLEEP,
+    Harness,
+    make_chain,
+    no_leaks,
+    parent_of,
+    sample_image,
+    segment,
+)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "namespaces"])
+def namespaces(request):
+    if request.param and not probe_namespaces():
+        pytest.skip("PID namespaces are not allowed here")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def harness(scratch, namespaces):
+    limits = Limits(load_timeout_s=1.0, grace_s=0.5, max_hosts=2)
+    with Harness(limits, str(scratch), namespaces=namespaces) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _clean(harness, scratch):
+    (root,) = scratch.iterdir()
+    with no_leaks(root):
+        yield
+        harness.settle()
+
+
+@pytest.fixture
+def module(tmp_path):
+    def write(source, name="module"):
+        path = tmp_path / f"{name}.py"
+        path.write_text(source)
+        return path
+
+    return write
+
+
+def test_descriptors_stay_constant_over_many_runs(harness, module):
+    chain = make_chain(module("import os\ndef run(b, p): [os.dup(0) for _ in range(50)]"))
+    harness.run_images(chain)
+    family = [pid for pid in all_pids() if parent_of(pid) in (harness.forge_pid, os.getpid())]
+    before = [_count_fds(pid) for pid in family]
+    for _ in range(20):
+        harness.run_images(chain)
+    # A host closes its last ones just after it has answered.
+    wait_until(lambda: all(_count_fds(pid) <= n for pid, n in zip(family, before, strict=True)))
+
+
+def _count_fds(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+KILL_ALL = """
+import os, signal
+def run(batch, params):
+    # Only if this certainly is a namespace of its own: outside it would be everybody.
+    if os.getppid() != 1 or os.readlink('/proc/self') == str(os.getpid()):
+        raise RuntimeError('not in a namespace')
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    os.kill(os.getppid(), signal.SIGKILL)
+"""
+
+
+def test_a_module_in_a_namespace_can_kill_nobody(harness, module, namespaces):
+    if not namespaces:
+        pytest.skip("only a namespace stops it")
+    harness.run_images(make_chain(module(KILL_ALL)))
+    assert harness.executor.stats.forge_restarts == 0
+
+
+def test_missing_namespaces_are_reported(harness, module, namespaces):
+    harness.run_images(make_chain(module(IDENTITY)))
+    missing = harness.executor.stats.missing_rungs
+    assert any(text.startswith("namespaces") for text in missing) is not namespaces
+
+
+def submit_hanging(harness, module):
+    data = encode_batch([sample_image()])
+    with segment(data) as fd:
+        chain = make_chain(module(SLEEP, "sleeper"), timeout_s=30)
+        promise = harness.executor.submit(harness.job(chain, fd, data, 1))
+    while not any(position for _, position in harness.executor.current):
+        harness.loop.tick(0.05)
+    return promise
+
+
+def test_operator_stop_ends_the_running_batch_with_606(harness, module):
+    promise = submit_hanging(harness, module)
+    assert harness.executor.stop_current() == 1
+    outcome = harness.loop.run_until(promise, 5)
+    assert (outcome.code, outcome.module_index) == (Code.OPERATOR_STOP, 1)
+
+
+def test_killed_host_is_605_and_its_child_dies(harness, module):
+    promise = submit_hanging(harness, module)
+    (host,) = [pid for pid in all_pids() if parent_of(pid) == harness.forge_pid]
+    children = [pid for pid in all_pids() if parent_of(pid) == host]
+    os.kill(host, signal.SIGKILL)
+    outcome = harness.loop.run_until(promise, 5)
+    assert (outcome.code, outcome.crash.name) == (Code.HOST_DIED, "sleeper")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in [host, *children])
+
+
+def test_stopped_host_is_killed_at_the_outer_deadline(harness, module):
+    chain = make_chain(module(SLEEP), timeout_s=0.3)
+    data = encode_batch([sample_image()])
+    with segment(data) as fd:
+        promise = harness.executor.submit(harness.job(chain, fd, data, 1))
+    while not any(position for _, position in harness.executor.current):
+        harness.loop.tick(0.05)
+    (host,) = [pid for pid in all_pids() if parent_of(pid) == harness.forge_pid]
+    os.kill(host, signal.SIGSTOP)
+    outcome = harness.loop.run_until(promise, 5)
+    assert outcome.code == Code.HOST_DIED
+    harness.run_images(make_chain(module(IDENTITY)))
+
+
+def test_killed_forge_is_replaced(scratch, module, namespaces):
+    with Harness(Limits(grace_s=0.5), str(scratch), namespaces=namespaces) as harness:
+        promise = submit_hanging(harness, module)
+        old = harness.forge_pid
+        os.kill(old, signal.SIGKILL)
+        assert harness.loop.run_until(promise, 5).code == Code.HOST_DIED
+        harness.run_images(make_chain(module(IDENTITY)))
+        assert harness.executor.stats.forge_restarts == 1
+        assert harness.forge_pid != old
+
+
+NODE = """
+import sys, time
+from dipp.batch import encode_batch
+from dipp.sandbox.namespaces import probe_namespaces
+from dipp.testing import Harness, make_chain, sample_image, segment
+harness = Harness(scratch_dir=sys.argv[2], namespaces=sys.argv[3] == 'True')
+data = encode_batch([sample_image()])
+with segment(data) as fd:
+    chain = make_chain(sys.argv[1], timeout_s=60)
+    promise = harness.executor.submit(harness.job(chain, fd, data, 1))
+    harness.loop.run_until(promise, 60)
+"""
+DAEMON = """
+import os, time
+def run(batch, params):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            open(os.environ['READY'], 'w').write(os.readlink('/proc/self'))
+            time.sleep(60)
+        os._exit(0)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("victims", ["node", "node and forge"])
+def test_nothing_survives_the_death_of_the_node(tmp_path, scratch, module, victims, namespaces):
+    ready = tmp_path / "ready"
+    node = subprocess.Popen(
+        [sys.executable, "-c", NODE, str(module(DAEMON)), str(scratch), str(namespaces)],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "READY": str(ready)},
+    )
+    try:
+        wait_until(lambda: ready.exists() and ready.read_text())
+        family = descendants(node.pid)
+        daemon = int(ready.read_text())
+        (forge,) = [pid for pid in family if parent_of(pid) == node.pid]
+        if victims == "node and forge":
+            os.kill(forge, signal.SIGSTOP)
+    finally:
+        node.kill()
+        node.wait()
+    if victims == "node and forge":
+        os.kill(forge, signal.SIGKILL)
+        # Hosts and children are tied to their parents; a daemon is found by the next start.
+        with Harness(scratch_dir=str(scratch)):
+            pass
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in {*family, daemon}))
+    wait_until(lambda: len(list(scratch.iterdir())) == 1)
+
+
+def wait_until(condition, deadline_s=10.0):
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "not within the deadline"
+        os.sched_yield()
+
+
+def descendants(root):
+    found = {root}
+    while True:
+        more = {pid for pid in all_pids() if parent_of(pid) in found} - found
+        if not more:
+            return found - {root}
+        found |= more
+
+
+def test_close_fails_what_is_not_done(scratch, module, namespaces):
+    with Harness(Limits(grace_s=0.5), str(scratch), namespaces=namespaces) as harness:
+        promise = submit_hanging(harness, module)
+    assert promise.result().code == Code.OPERATOR_STOP
