@@ -136,6 +136,8 @@ class Versions:
 
     def delete_active(self, name: str) -> bool:
         """Remove the active version; return whether there was one. Raises OSError."""
+        # Else the copy of an interrupted replacement would later pass for the previous version.
+        self._settle(name)
         self._digests.clear()
         if not remove_file(self._ops, f"{self._active}/{name}"):
             return False
@@ -149,7 +151,6 @@ class Versions:
         """Make a complete, synced file the active version."""
         ops = self._ops
         active, old = f"{self._active}/{name}", f"{self._staged}/{name}{_OLD}"
-        self._settle(name)
         self._digests.clear()
         state = ops.state(active)
         if state is not None:
