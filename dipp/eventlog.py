@@ -37,16 +37,20 @@ class EventLog:
             self.failures += 1
 
     def _append(self, line: bytes) -> None:
+        if self._size() + len(line) > LIMIT_BYTES:
+            os.replace(self._path, self._path.with_suffix(".1"))
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         fd = os.open(self._path, flags, 0o600)
         try:
-            if os.fstat(fd).st_size + len(line) > LIMIT_BYTES:
-                os.replace(self._path, self._path.with_suffix(".1"))
-                os.close(fd)
-                fd = os.open(self._path, flags, 0o600)
             os.write(fd, line)
         finally:
             os.close(fd)
+
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 def read_events(path: Path) -> list[dict[str, object]]:

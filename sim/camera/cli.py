@@ -30,8 +30,8 @@ from sim.errors import SimError
 from sim.figures import NodeNumbers, PayloadConfig
 from sim.orbit import Orbit
 
-# Odd, so that neighbouring samples are of both colours of a row, as in the full frame.
-_PREVIEW_STEP = 5
+# Whole Bayer cells are averaged: single samples would show the mosaic as a moiré.
+_PREVIEW_STEP = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,8 +134,8 @@ def preview_saver(folder: Path) -> Callable[[Metadata, Words], None]:
         counts[metadata.obid] = index + 1
         shift = max(0, metadata.bits_pixel - 8)
         frame = (words.reshape(metadata.height, metadata.width) >> shift).astype(np.uint8)
-        # Single cells, not averages, so that the mosaic is seen as the sensor delivers it.
-        small = frame[::_PREVIEW_STEP, ::_PREVIEW_STEP]
+        size = (metadata.width // _PREVIEW_STEP, metadata.height // _PREVIEW_STEP)
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(folder / f"{metadata.obid}_{index}.png"), small)
 
     return save

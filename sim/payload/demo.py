@@ -117,6 +117,8 @@ def _collect(
     _add_fates(record, events)
     _add_stage_spans(record, events, began)
     record.pictures = load_pictures(out / "pictures", layout.previews)
+    record.pictures += missing_pictures(record, layout.previews)
+    record.pictures.sort(key=lambda picture: picture.obid)
     record.crashes_injected = sum(
         1 for fate in record.fates if split_status(fate.status_word).code == Code.SIGNAL
     )
@@ -200,6 +202,24 @@ def load_pictures(folder: Path, previews: Path) -> list[Picture]:
     return found
 
 
+def missing_pictures(record: MissionRecord, previews: Path) -> list[Picture]:
+    """Return what the sensor saw of the batches that were not delivered."""
+    return [
+        Picture(
+            obid=fate.obid,
+            before=(previews / f"{fate.obid}_{index}.png").read_bytes(),
+            after=b"",
+            raw_bytes=_FRAME_BYTES,
+            downlinked_bytes=0,
+            caption=f"image {index + 1}: {fate.fate}, status {fate.status_word}",
+        )
+        for fate in record.fates
+        if fate.fate != "delivered"
+        for index in range(fate.images)
+        if (previews / f"{fate.obid}_{index}.png").exists()
+    ]
+
+
 def _for_page(path: Path) -> bytes:
     """Return a picture as a JPEG of the size the page shows it in."""
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -222,8 +242,8 @@ def problems(record: MissionRecord, captures: int) -> list[str]:
     if record.plan_outcome != "completed":
         found.append(f"the flight plan {record.plan_outcome}")
     delivered = record.counters.get("dipp", {}).get("images_delivered")
-    if delivered != len(record.pictures):
-        found.append(f"{delivered} images delivered, {len(record.pictures)} on the ground")
+    if delivered != record.pictures_received:
+        found.append(f"{delivered} images delivered, {record.pictures_received} on the ground")
     if record.wall_s > _QUICK_S:
         found.append(f"the mission took {record.wall_s:.0f} s, more than {_QUICK_S:.0f} s")
     return found

@@ -12,6 +12,8 @@ from pathlib import Path
 from csp.errors import CspError
 from csp.param.types import Value
 from csp.shell.session import Session
+from dipp.config.codec import encode_module, encode_pipeline
+from dipp.config.yaml import parse_module, parse_pipeline
 from dipp.index import fetch_count
 from sim.payload.record import MissionRecord, Span, Uplink
 from sim.payload.up import Payload
@@ -20,7 +22,7 @@ PLAN_SLOT = 40
 _PLAN_WAIT_S = 120.0
 _SAMPLE_S = 0.7
 # Mission seconds from the push of the plan to the time it waits for, in real seconds.
-_START_IN_S = 4.0
+_START_IN_S = 2.5
 _IDLE_SLOT = 65535
 
 # What the ground samples over the link while the plan flies: node name, parameters.
@@ -81,7 +83,7 @@ class Mission:
             sampler.cancel()
 
     def _transcribe(self, text: str) -> None:
-        self.record.transcript.append(text)
+        self.record.transcript.append(f"{self.now_s():7.2f}  {text}")
 
     def _script(self, name: str, path: Path) -> None:
         began = self.now_s()
@@ -94,7 +96,8 @@ class Mission:
     def _uplink(self, configs: Path) -> None:
         self.say("uplinking the configuration: YAML, protobuf, brotli, 188-byte slots")
         self._script("configuration", configs / "demo" / "uplink.csh")
-        self.record.uplinks.extend(_slot_sizes(self.record.transcript))
+        script = (configs / "demo" / "uplink.csh").read_text("utf-8")
+        self.record.uplinks.extend(slot_sizes(script, configs))
 
     def _upload_plan(self, configs: Path) -> None:
         layout = self.payload.layout
@@ -194,6 +197,7 @@ class Mission:
         for node, names in _REPORTED:
             found = self._pull(numbers.number(node), names)
             self.record.counters[node] = dict(zip(names, found, strict=True))
+            self._transcribe(f"read {len(names)} parameters of {node}")
 
     def _pull(self, number: int, names: tuple[str, ...]) -> list[Value]:
         wanted = [(name, None) for name in names]
@@ -254,20 +258,22 @@ def _plan_state(values: dict[str, float]) -> tuple[str, str] | None:
     return f"slot {values.get('proc_run_at', 0):.0f}", "busy"
 
 
-def _slot_sizes(transcript: list[str]) -> list[Uplink]:
-    """Read name and sizes of uplinked configurations from what the shell said about them."""
+def slot_sizes(script: str, configs: Path) -> list[Uplink]:
+    """Return what each `ippc` line of a script sends: as text, packed, and in its slot."""
     found: list[Uplink] = []
-    name = ""
-    for line in transcript:
-        if line.startswith("Client: Configuring"):
-            name = Path(line.rpartition(" ")[2]).name
-        elif " bytes of YAML in " in line and name:
-            words = line.rpartition("; ")[2].split()
-            found.append(
-                Uplink(name=name, text_bytes=int(words[0]), packed_bytes=int(words[5]),
-                       sent_bytes=int(words[7]))
-            )  # fmt: skip
-            name = ""
+    for line in script.splitlines():
+        words = line.split()
+        if words[:1] != ["ippc"]:
+            continue
+        path = Path(words[-1].replace("$(CONFIGS)", str(configs)))
+        text = path.read_text("utf-8")
+        is_pipeline = words[1] == "pipeline"
+        slot = encode_pipeline(parse_pipeline(text)) if is_pipeline else encode_module(
+            parse_module(text))  # fmt: skip
+        found.append(
+            Uplink(name=path.name, text_bytes=len(text.encode()), packed_bytes=slot[0] + 1,
+                   sent_bytes=len(slot))
+        )  # fmt: skip
     return found
 
 

@@ -22,7 +22,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One observation, before and after. The previews are PNG or JPEG bytes for the page."""
+    """One image, before and after, as PNG or JPEG bytes; `after` is empty if it did not arrive."""
 
     obid: int
     before: bytes
@@ -84,6 +84,11 @@ class MissionRecord:
         """How many batches ended in this fate."""
         return sum(1 for each in self.fates if each.fate == fate)
 
+    @property
+    def pictures_received(self) -> int:
+        """How many pictures reached the ground."""
+        return sum(1 for each in self.pictures if each.after)
+
     def summary(self) -> dict[str, object]:
         """The figures of `summary.json` (issue 2): counts, bytes and seconds."""
         return {
@@ -97,7 +102,7 @@ class MissionRecord:
             "plan_outcome": self.plan_outcome,
             "uplink_bytes": self.link.get("uplink_bytes", 0),
             "downlink_bytes": self.link.get("downlink_bytes", 0),
-            "pictures_received": len(self.pictures),
+            "pictures_received": self.pictures_received,
             "wall_s": round(self.wall_s, 2),
             "problems": self.problems,
         }

@@ -27,7 +27,8 @@ margin-top:18px}.tile,.card{background:var(--card);border:1px solid var(--line);
 border-radius:8px;padding:12px 14px}.tile b{display:block;font-size:23px;line-height:1.2}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:2px;border-radius:6px;overflow:hidden}
 .pair img{width:100%;display:block;aspect-ratio:6/5;object-fit:cover;background:#000}
-.pics{display:grid;grid-template-columns:repeat(auto-fill,minmax(400px,1fr));gap:14px}
+.lost{display:grid;place-items:center;text-align:center;padding:20px;
+background:var(--line);color:var(--bad)}.pics{display:grid;grid-template-columns:repeat(auto-fill,minmax(400px,1fr));gap:14px}
 figure{margin:0;padding:10px}figcaption{font-size:13px;margin-top:8px}
 svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif;fill:var(--fg)}
 svg .tick{fill:var(--mut);font-size:11px}.grid,.row{stroke:var(--line)}
@@ -112,13 +113,19 @@ def _pictures(pictures: Sequence[Picture]) -> str:
         return _section("Pictures", '<p class="bad">No picture reached the ground.</p>')
     cells = "".join(_picture(each) for each in pictures)
     note = (
-        '<p class="mut">Left: what the sensor delivered (raw Bayer values, scaled to the page). '
-        "Right: the picture as it arrived on the ground.</p>"
+        '<p class="mut">Left: the raw frame of the sensor, a colour mosaic: averaged over its '
+        "cells it is grey. Right: the picture as it arrived on the ground.</p>"
     )
     return _section("Pictures", f'{note}<div class="pics">{cells}</div>')
 
 
 def _picture(picture: Picture) -> str:
+    if not picture.after:
+        return (
+            f'<figure class="card"><div class="pair">{_image(picture.before, "raw frame")}'
+            f'<div class="lost">not delivered: the batch is in quarantine</div></div><figcaption>'
+            f"<b>Observation {picture.obid}</b> {escape(picture.caption)}</figcaption></figure>"
+        )
     ratio = picture.raw_bytes / max(1, picture.downlinked_bytes)
     items = ", ".join(f"{key} {_value(value)}" for key, value in picture.items.items())
     return (
