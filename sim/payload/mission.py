@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -175,7 +176,9 @@ class Mission:
         )
         self.say(f"the ground downloads {count} observations over the radio link")
         pictures = self.out / "pictures"
-        pictures.mkdir(parents=True, exist_ok=True)
+        # Pictures of an earlier flight must not be taken for this one's.
+        shutil.rmtree(pictures, ignore_errors=True)
+        pictures.mkdir(parents=True)
         self._run(f"obs list -n {radio}")
         for index in range(count):
             began = self.now_s()
