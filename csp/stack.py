@@ -190,7 +190,7 @@ class Stack:
             data = strip_hmac(packet.data, self._hmac_key)
         except DecodeError:
             return None
-        return _with_data(packet, data)
+        return packet._replace(data=data)
 
     def _deliver(self, interface: Interface, packet: Packet) -> None:
         dport = packet.dport
@@ -310,9 +310,8 @@ class Stack:
             self.scheduler.call_soon(lambda: self._deliver(interface, packet))
             return
         if self._hmac_key is not None:
-            packet = _with_data(
-                packet, append_hmac(packet.data, self._hmac_key), packet.flags | _HMAC
-            )
+            data = append_hmac(packet.data, self._hmac_key)
+            packet = packet._replace(data=data, flags=packet.flags | _HMAC)
         frame = encode_frame(packet, self.version)
         counters = interface.counters
         counters.tx += 1
@@ -390,15 +389,3 @@ class Stack:
             interface.subnet_broadcast == node and interface.host_bits
             for interface in self.interfaces
         )
-
-
-def _with_data(packet: Packet, data: bytes, flags: int | None = None) -> Packet:
-    return Packet(
-        prio=packet.prio,
-        dst=packet.dst,
-        src=packet.src,
-        dport=packet.dport,
-        sport=packet.sport,
-        flags=packet.flags if flags is None else flags,
-        data=data,
-    )

@@ -42,9 +42,15 @@ _BURST_FRAMES = 128
 # How many frames may wait for the hub: the first requests, not a bulk transfer.
 _MAX_HELD = 256
 _READY_TIMEOUT_S = 1.0
+_SETTLE_S = 0.03
 # A token starts like no frame that any node here receives (destination 16383, source 16383).
 _TOKEN_PREFIX = b"\xff\xff\xff\xff\xff\xff"
 _KEY_CHARACTERS = 40
+# A command may be the last thing a process says; this bounds how long `close` waits to send it.
+_CLOSE_LINGER_MS = 100
+# Contexts of links that are not closed yet. Left to the garbage collector, a context would wait
+# for ever for sockets that are collected with it.
+_open_contexts: set[zmq.Context[zmq.Socket[bytes]]] = set()
 
 
 def load_key(path: Path) -> bytes:
@@ -137,6 +143,7 @@ class ZmqLink:
             raise MisuseError("a ZMQ link needs an event loop, not a bare scheduler")
         self._loop, self._on_frame = loop, on_frame
         self._context = zmq.Context()
+        _open_contexts.add(self._context)
         self._pub = self._context.socket(zmq.XPUB)
         self._sub = self._context.socket(zmq.SUB)
         for socket in (self._pub, self._sub):
@@ -200,13 +207,16 @@ class ZmqLink:
                 message = self._pub.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            if message == wanted:
-                self._become_ready(True)
+            if message == wanted and self._loop is not None:
+                # The same moment the hub tells the other nodes whom to answer: let it arrive.
+                self._loop.scheduler.call_later(_SETTLE_S, lambda: self._become_ready(True))
         self._soon(self._drain_pub)
 
     def _drain_sub(self) -> None:
         if self._context is None:
             return
+        # First learn who has subscribed: the answers to these frames may be for newcomers.
+        self._drain_pub()
         receive, on_frame = self._sub.recv, self._on_frame
         for _ in range(_BURST_FRAMES):
             try:
@@ -220,14 +230,15 @@ class ZmqLink:
         self._soon(self._drain_sub)
 
     def close(self) -> None:
-        """Close both sockets; unsent frames are lost. Harmless if done twice."""
+        """Close both sockets; blocks shortly if frames are unsent. Harmless if done twice."""
         if self._context is None or self._loop is None:
             return
         if self._ready_timer is not None:
             self._ready_timer.cancel()
         for fd in self._fds:
             self._loop.remove_reader(fd)
-        for socket in (self._pub, self._sub):
-            socket.close(0)
+        self._sub.close(0)
+        self._pub.close(_CLOSE_LINGER_MS)
         self._context.term()
+        _open_contexts.discard(self._context)
         self._context = None
