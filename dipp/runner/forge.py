@@ -80,7 +80,7 @@ class Forge:
     def serve(self) -> None:
         """Fork and bury until the node hangs up."""
         wake_fd = _wake_on_sigterm()
-        self._node.send(ForgeReady(pid=os.getpid()))
+        self._tell(ForgeReady(pid=os.getpid()))
         while True:
             poller = select.poll()
             for fd in (self._node.fileno(), wake_fd, *(h.pidfd for h in self._hosts.values())):
@@ -146,7 +146,11 @@ class Forge:
         )
         self._tell(report)
 
-    def _tell(self, frame: HostSpawned | HostRefused | HostExited, fds: Sequence[int] = ()) -> None:
+    def _tell(
+        self,
+        frame: ForgeReady | HostSpawned | HostRefused | HostExited,
+        fds: Sequence[int] = (),
+    ) -> None:
         # If the node is gone, the next poll says so.
         with contextlib.suppress(ConnectionError):
             self._node.send(frame, fds)

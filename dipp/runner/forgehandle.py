@@ -7,8 +7,8 @@ any time, whatever threads the node has by then.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,14 +18,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dipp.runner.channel import Channel
+from dipp.runner.channel import Channel, close_fds
 from dipp.runner.protocol import ForgeReady, HostExited, HostRefused, HostSpawned, SpawnHost
 from dipp.runner.wait import REAP_DEADLINE_S, all_pids
 
 Report = ForgeReady | HostSpawned | HostRefused | HostExited
 _ANSWERS: tuple[type[Report], ...] = (ForgeReady, HostSpawned, HostRefused, HostExited)
 _SCRATCH_PREFIX = "dipp-forge-"
-_SCRATCH_NAME = re.compile(_SCRATCH_PREFIX + r"(\d+)-")
 _END_DEADLINE_S = 5.0
 _MARK = "DIPP_FORGE"
 
@@ -37,10 +36,7 @@ class ForgeHandle:
         self._namespaces = namespaces
         self._parent_dir = scratch_dir or tempfile.gettempdir()
         remove_stale_scratch(self._parent_dir)
-        # Named after this process, so that a later one can tell whether anybody still uses it.
-        self.scratch_root = tempfile.mkdtemp(
-            prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-", dir=self._parent_dir
-        )
+        self.scratch_root, self._lock_fd = self._make_scratch()
         self.channel, theirs = Channel.pair()
         try:
             self._process = subprocess.Popen(
@@ -52,7 +48,7 @@ class ForgeHandle:
                     self.scratch_root,
                     str(int(namespaces)),
                 ],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), self._lock_fd],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 env=_environment(self.scratch_root),
@@ -61,6 +57,17 @@ class ForgeHandle:
             theirs.close()
         self.channel.set_blocking(False)
         self.is_ready = False
+
+    def _make_scratch(self) -> tuple[str, int]:
+        """Return a directory and the descriptor that locks it. Node and forge hold the lock."""
+        while True:
+            path = tempfile.mkdtemp(prefix=_SCRATCH_PREFIX, dir=self._parent_dir)
+            lock_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(lock_fd, fcntl.LOCK_SH)
+            # Somebody who cleans up may have taken it for stale before it was locked.
+            if os.path.exists(path):
+                return path, lock_fd
+            os.close(lock_fd)
 
     @property
     def pid(self) -> int:
@@ -96,6 +103,8 @@ class ForgeHandle:
             # It could not bury its dead: hosts die with it, but what they left is nobody's now.
             kill_strays(self.scratch_root)
         shutil.rmtree(self.scratch_root, ignore_errors=True)
+        close_fds([self._lock_fd] if self._lock_fd >= 0 else [])
+        self._lock_fd = -1
 
     def kill(self) -> None:
         """Kill the forge at once; its hosts die with it."""
@@ -115,13 +124,25 @@ def start_forge(scratch_dir: str | None = None, *, namespaces: bool = True) -> F
 
 
 def remove_stale_scratch(parent_dir: str) -> None:
-    """Remove what forges of killed nodes left behind."""
+    """Remove what forges of killed nodes left behind, told by the lock that nobody holds.
+
+    Not by process numbers: several PID namespaces may share the directory.
+    """
     for path in Path(parent_dir).glob(f"{_SCRATCH_PREFIX}*"):
-        match = _SCRATCH_NAME.match(path.name)
-        if match and not Path(f"/proc/{match.group(1)}").exists():
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            # Another user's, or removed meanwhile.
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             kill_strays(str(path))
             with contextlib.suppress(RecursionError):
                 shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(fd)
 
 
 def kill_strays(scratch_root: str) -> None:

@@ -203,6 +203,7 @@ def test_nothing_survives_the_death_of_the_node(tmp_path, scratch, module, victi
         node.wait()
     if victims == "node and forge":
         os.kill(forge, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{forge}").exists())
         # Hosts and children are tied to their parents; a daemon is found by the next start.
         with Harness(scratch_dir=str(scratch)):
             pass
@@ -230,3 +231,16 @@ def test_close_fails_what_is_not_done(scratch, module, namespaces):
     with Harness(Limits(grace_s=0.5), str(scratch), namespaces=namespaces) as harness:
         promise = submit_hanging(harness, module)
     assert promise.result().code == Code.OPERATOR_STOP
+
+
+def test_scratch_of_the_living_is_kept_and_of_the_dead_removed(tmp_path):
+    dead = tmp_path / "dipp-forge-dead"
+    (dead / "host1").mkdir(parents=True)
+    with Harness(scratch_dir=str(tmp_path)) as first:
+        assert not dead.exists()
+        (living,) = tmp_path.iterdir()
+        with Harness(scratch_dir=str(tmp_path)):
+            assert living.exists()
+            assert len(list(tmp_path.iterdir())) == 2
+        assert first.executor.stats.forge_restarts == 0
+    assert list(tmp_path.iterdir()) == []
