@@ -1,4 +1,4 @@
-"""The command `dish`: serve a node, assemble, disassemble. Driver.
+"""The command `dish`: serve a node, assemble, disassemble, verify. Driver.
 
 Exit status 0 = did it, 1 = it failed (with a reason), 2 = wrong use.
 """
@@ -17,6 +17,7 @@ from dish.errors import DishError
 from dish.profile import PROFILES
 from dish.request import ENGINES
 from dish.values import Mode
+from dish.verify_cli import add_verify
 
 if TYPE_CHECKING:
     from dish.node import DishConfig
@@ -27,6 +28,7 @@ examples:
   dish serve --gnss 9 --a53 161           with a receiver and a processor to wake
   dish asm plan.csh -o plan.bin           the bytes of the procedure in a script of `proc` lines
   dish dis plan.bin --slot 42             and back
+  dish verify plan.csh                    everything that is wrong with it, before it flies
 
 `dish COMMAND --help` lists the options of a command.
 """
@@ -40,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_serve, _add_asm, _add_dis):
+    for add in (_add_serve, _add_asm, _add_dis, add_verify):
         add(commands)
     return parser
 

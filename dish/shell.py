@@ -11,15 +11,18 @@ from dataclasses import replace
 from typing import Any
 
 from csp.errors import NoResponse, Refused
-from csp.shell.command import NODE_OPTIONS, Args, Command, Positional, UsageError
+from csp.shell.command import NODE_OPTIONS, Args, Command, Option, Positional, UsageError
 from csp.shell.completers import nodes, parameters
 from csp.shell.session import CommandFailed, Session
 from dish.asm import Word, parse_instruction
 from dish.client import M7_BUFFER_BYTES, ProcClient, fits
 from dish.errors import RET_TEXT, AssemblyError, Ret
 from dish.isa import OPCODES, FieldKind, Opcode, OpcodeRow
+from dish.problems import Check
+from dish.profile import PROFILES
 from dish.program import MAX_INSTRUCTIONS, MAX_NODE, MAX_SLOT, Procedure, size_bytes
 from dish.status import RunLine, Status, Verb
+from dish.verify import Target, has_errors, verify
 
 _CURRENT = "dish.procedure"
 _STATES = {1: "starting", 2: "running", 3: "waiting", 4: "asks a node", 5: "paused"}
@@ -87,8 +90,35 @@ async def _pull(session: Session, args: Args) -> None:
     session.out(f"pulled {len(procedure)} instructions, {size_bytes(procedure)} bytes")
 
 
+def _check(session: Session, node: int, slot: int, procedure: Procedure) -> bool:
+    """Show what is wrong with a procedure, as far as the lists known here tell; True if it flies.
+
+    The limits of the node are the node's business; slots it calls may be pushed later.
+    """
+    catalogue = {
+        number: {param.spec.name: param.spec for param in session.remote.cached(number)}
+        for number in {node, *(entry.node for entry in procedure.instructions)} - {0}
+    }
+    target = Target(
+        own=node,
+        profile=replace(PROFILES["default"], buffer_bytes=1 << 16),
+        catalogue={number: table for number, table in catalogue.items() if table},
+        present=frozenset(range(MAX_SLOT + 1)),
+    )
+    problems = [
+        problem
+        for problem in verify({slot: procedure}, target)
+        if problem.check is not Check.UNKNOWN_NODE
+    ]
+    for problem in problems:
+        session.out(str(problem))
+    return not has_errors(problems)
+
+
 async def _push(session: Session, args: Args) -> None:
     node, procedure = _node(session, args), _current(session)
+    if not _check(session, node, args.slot, procedure) and not args.force:
+        raise CommandFailed("not pushed; `proc push --force` pushes it all the same")
     if not fits(procedure):
         session.out(
             f"warning: {size_bytes(procedure)} bytes do not reach a node with "
@@ -269,6 +299,7 @@ def _seconds(text: str) -> float:
 
 
 _INDEX = Positional(name="index", convert=int, help="default: the last", optional=True)
+_FORCE = Option(short="-f", long="--force", help="push it even if it cannot work")
 _SECONDS = Positional(
     name="seconds", convert=_seconds, help="patience", optional=True, default=60.0
 )
@@ -282,7 +313,14 @@ COMMANDS: tuple[Command, ...] = (
     Command(path=("proc", "list"), summary="Show the current procedure.", run=_list),
     _remote("del", "Empty a slot.", _delete, _SLOT),
     _remote("pull", "Make a stored procedure the current one.", _pull, _SLOT),
-    _remote("push", "Store the current procedure in a free slot.", _push, _SLOT),
+    Command(
+        path=("proc", "push"),
+        summary="Check the current procedure and store it in a free slot.",
+        run=_push,
+        options=(*NODE_OPTIONS, _FORCE),
+        positionals=(_SLOT, _NODE),
+        details="Names and types are checked against the lists that were downloaded (`list`).",
+    ),
     _remote("slots", "List the occupied slots.", _slots),
     _remote("run", "Start a stored procedure.", _run, _SLOT),
     _remote("status", "Show what is running and how the last run ended.", _status),

@@ -131,10 +131,23 @@ def test_a_failed_run_fails_the_script(shell):
     shell("node 4")
     shell("proc new")
     shell("proc set nowhere 7")
-    shell("proc push 30")
+    assert "pushed" in shell("proc push 30")
     shell("proc run 30")
     assert "ended with -1" in shell("proc wait 30 10", ok=False)
     assert "slot 30: instruction failed at 30:0 (-1)" in shell("proc status")
+
+
+def test_what_cannot_work_is_not_pushed_unless_forced(shell):
+    shell("node 4")
+    shell("list download")
+    shell("proc new")
+    shell("proc set nowhere 7")
+    shell("proc block p_uint8 == 1")
+    text = shell("proc push 30", ok=False)
+    assert "slot 30 instruction 0: error: node 4 has no parameter 'nowhere'" in text
+    assert "1 is a literal" in text
+    assert shell("proc slots").startswith("0 occupied")
+    assert "pushed" in shell("proc push --force 30")
 
 
 def test_stopping_what_runs(shell):
