@@ -89,6 +89,16 @@ class Configuration:
         self._log_status(status)
         parameter.set(self._accepted[parameter.name])
 
+    def modules_changed(self, file_name: str) -> None:
+        """Load every pipeline anew: a module or model was installed, rolled back or removed.
+
+        A running batch ends on what it began with. Source: dipp.md 12 (the intended rule), D12.
+        """
+        del file_name  # a model may be used by any module, so all chains count as changed
+        for pipeline in self._slots.configured:
+            self._slots.forget(pipeline)
+            self.warm(pipeline)
+
     def warm(self, pipeline: int) -> None:
         """Prepare the host of a pipeline, if its chain can be made."""
         try:

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from csp.files.server import FilesServer
+from csp.files.store import FileStore
 from csp.links.base import Link
 from csp.loop import Loop
 from csp.node import CspNode
@@ -141,6 +143,10 @@ class DippNode:
             log_status=self.log_status,
             warm=self.executor.warm,
         )
+        uploads = FileStore(
+            self.state.modules, self.configuration.modules_changed, shipped=[packaged_modules()]
+        )
+        self.files = FilesServer(self.csp.stack, uploads)
         self.events = EventLog(
             self.state.log, now=lambda: self.loop.scheduler.now, wall_unix=self.csp.wall.now
         )
