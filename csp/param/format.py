@@ -38,6 +38,12 @@ class Target:
     stop: int | None = None
     is_slice: bool = False
 
+    def __str__(self) -> str:
+        first, stop = ("" if n is None else str(n) for n in (self.first, self.stop))
+        if self.is_slice:
+            return f"{self.name}[{first}:{stop}]"
+        return f"{self.name}[{first}]" if first else self.name
+
     def part(self, spec: ParamSpec) -> range | None:
         """Return the elements that are meant, None for all of them. Raises BadIndex.
 

@@ -179,7 +179,7 @@ async def _cmd_show(session: Session, args: Args) -> None:
     queue = _queue(session)
     session.out(f"cmd {queue.kind} on node {queue.node}, {len(queue.items)} items")
     for _, target, text in queue.items:
-        session.out(f"  {target.name} {text}".rstrip())
+        session.out(f"  {target} {text}".rstrip())
 
 
 async def _cmd_run(session: Session, args: Args) -> None:
@@ -192,7 +192,7 @@ async def _cmd_run(session: Session, args: Args) -> None:
         pushes = [_assign(p, target, text, force=True) for p, target, text in queue.items]
         values = await _push(session, queue.node, pushes, ack=True)
     for (param, target, _), value in zip(queue.items, values or [], strict=True):
-        session.out(f"  {target.name} = {format_value(param.spec.row, value)}")
+        session.out(f"  {target} = {format_value(param.spec.row, value)}")
 
 
 async def _cmd_done(session: Session, args: Args) -> None:
@@ -263,7 +263,7 @@ COMMANDS = (
         run=_watch,
         options=(
             Option(
-                short="-i",
+                short="-n",
                 long="--interval",
                 metavar="MS",
                 convert=lambda text: unsigned(text) / 1000,

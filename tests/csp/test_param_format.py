@@ -86,6 +86,7 @@ def test_values_print_as_in_csh(kind, value, text):
 )
 def test_targets(text, target):
     assert parse_target(text) == target
+    assert str(target) == text
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_memory_of_a_node(rig: Rig, tmp_path: Path) -> None:
 
 def test_watch_repeats_and_variables_expand(rig: Rig) -> None:
     rig.run("var WHEEL 9")
-    assert rig.run("watch -i 1 -c 3 ping $(WHEEL)").count("Ping node 9") == 3
+    assert rig.run("watch -n 1 -c 3 ping $(WHEEL)").count("Ping node 9") == 3
 
 
 def test_scripts_stop_at_the_first_failing_line(rig: Rig) -> None:
