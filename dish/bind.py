@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from csp.param.types import TYPES, ParamType, TypeClass
-from dish.cells import Bound, CellTable, bind, check_fits, check_writable, loader, store
+from dish.cells import Bound, CellTable, bind, check_fits, check_writable, loader, place, store
 from dish.effects import (
     Effect,
     Fault,
@@ -33,7 +33,7 @@ from dish.isa import OPCODES, Opcode, Side, sides
 from dish.link import is_tail_call, parse_operand
 from dish.program import Instruction, Procedure
 from dish.text import parse_text
-from dish.values import LOADABLE, Mode, Value, ValueFault, convert
+from dish.values import LOADABLE, Mode, Value, ValueFault, convert, converter
 
 Running = Generator[Effect, Reply, bool]
 Quick = Callable[[], bool]
@@ -60,6 +60,7 @@ class Step:
     slow: Callable[[], Running] | None = None
     callee: int = 0
     is_tail: bool = False
+    is_ifelse: bool = False
 
 
 def ret_of(opcode: Opcode) -> Ret:
@@ -87,12 +88,10 @@ class Binder:
             return Step(opcode=entry.opcode, quick=lambda: True)
         try:
             if not self._needs_effects(entry):
-                return Step(opcode=entry.opcode, quick=self._quick(entry))
-        except ValueFault as fault:
-            return Step(opcode=entry.opcode, quick=_raising(fault))
-        except Stop as stop:
-            return Step(opcode=entry.opcode, quick=_raising(stop))
-        return Step(opcode=entry.opcode, slow=lambda: self._slow(entry))
+                return _step(entry, quick=self._quick(entry))
+        except (ValueFault, Stop) as fault:
+            return _step(entry, quick=_raising(fault))
+        return _step(entry, slow=lambda: self._slow(entry))
 
     def is_local(self, entry: Instruction, side: Side) -> bool:
         """Tell whether operands of that side are in this node's table."""
@@ -121,13 +120,15 @@ class Binder:
         loads = [loader(source) for source in sources]
         compute = evaluator(entry, [source.cell.type for source in sources], self._settings.mode)
         if entry.opcode is Opcode.IFELSE:
-            return lambda: bool(compute(*(load() for load in loads)))
+            return lambda: bool(compute(*[load() for load in loads]))
         target = self._local(entry.result)
-        type_, mode = sources[0].cell.type, self._settings.mode
+        change = converter(sources[0].cell.type, target.cell.type, self._settings.mode)
+        fast = _fast(compute, change, sources, target)
+        if fast is not None:
+            return fast
 
         def run() -> bool:
-            value = cast(Value, compute(*[load() for load in loads]))
-            store(target, convert(value, type_, target.cell.type, mode))
+            store(target, change(compute(*[load() for load in loads])))
             return True
 
         return run
@@ -137,6 +138,16 @@ class Binder:
         cell = target.cell
         check_writable(cell.name, cell.read_only)
         value = parse_text(entry.value, cell.type, cell.count)
+
+        where = place(target)
+        if where is not None:
+            view, at = where
+
+            def put() -> bool:
+                view[at] = value  # type: ignore[assignment]
+                return True
+
+            return put
 
         def run() -> bool:
             store(target, value)
@@ -261,10 +272,44 @@ def evaluator(entry: Instruction, types: list[ParamType], mode: Mode) -> Callabl
     return function
 
 
+def _fast(
+    compute: Callable[..., object],
+    change: Callable[..., Value],
+    sources: list[Bound],
+    target: Bound,
+) -> Quick | None:
+    """Return the closure for single numbers in writable memory, None for anything else."""
+    spots = [place(bound) for bound in (*sources, target)]
+    if target.cell.read_only or any(spot is None for spot in spots):
+        return None
+    (view_a, a), *_, (view_r, r) = cast("list[tuple[memoryview, int]]", spots)
+    if len(sources) == 1:
+
+        def unary() -> bool:
+            view_r[r] = change(compute(view_a[a]))  # type: ignore[assignment]
+            return True
+
+        return unary
+    view_b, b = cast("tuple[memoryview, int]", spots[1])
+
+    def binary() -> bool:
+        view_r[r] = change(compute(view_a[a], view_b[b]))  # type: ignore[assignment]
+        return True
+
+    return binary
+
+
 def _checked(reply: Reply) -> Reply:
     if isinstance(reply, Fault):
         raise ValueFault(reply.reason)
     return reply
+
+
+def _step(
+    entry: Instruction, *, quick: Quick | None = None, slow: Callable[[], Running] | None = None
+) -> Step:
+    is_ifelse = entry.opcode is Opcode.IFELSE
+    return Step(opcode=entry.opcode, quick=quick, slow=slow, is_ifelse=is_ifelse)
 
 
 def _raising(error: Exception) -> Quick:

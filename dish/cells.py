@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from csp.param.types import TYPES, ParamType, TypeClass
 from dish.link import parse_operand
-from dish.values import LOADABLE, Mode, Value, ValueFault
+from dish.values import LOADABLE, NUMERIC, Mode, Value, ValueFault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,15 @@ def bind(text: str, cells: CellTable, mode: Mode) -> Bound:
     if missing and mode is Mode.STRICT:
         raise ValueFault(f"{cell.name} has {count} elements, not [{operand.index}]")
     return Bound(cell=cell, index=operand.index, missing=missing)
+
+
+def place(bound: Bound) -> tuple[memoryview, int] | None:
+    """Return where a single number lives, None for text, whole arrays and missing elements."""
+    cell = bound.cell
+    is_single = bound.index is not None or cell.count == 1
+    if bound.missing or not is_single or bound.kind not in NUMERIC:
+        return None
+    return cell.view, cell.base + (bound.index or 0)
 
 
 def loader(bound: Bound) -> Callable[[], Value]:

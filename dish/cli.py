@@ -87,7 +87,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=Mode.STRICT.value,
         help="semantics where flight deviates from good sense (default strict)",
     )
-    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="how to execute")
+    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[1], help="how to execute")
     parser.add_argument(
         "--budget", type=int, default=0, metavar="N", help="instructions per run (default no limit)"
     )

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from dish.bind import Binder, Running, Step, Stop, ret_of
+from dish.bind import Binder, Running, Stop, ret_of
 from dish.cells import CellTable
 from dish.effects import (
     Done,
@@ -24,7 +24,6 @@ from dish.effects import (
     Slice,
 )
 from dish.errors import Ret
-from dish.isa import Opcode
 from dish.link import CallGraph
 from dish.values import ValueFault
 
@@ -114,57 +113,72 @@ class Interpreter:
             yield Native(slot=self._graph.root)
             yield Done()
             return
-        used = 0
+        # Locals, because this loop is what an instruction costs; `_save` brings the state up.
+        slot, index, flag, executed = self._slot, self._index, self._flag, self._executed
+        code, stack, natives = self._code[slot], self._stack, self._graph.natives
+        sliced_at, pause_at = executed, self._pause_at(executed)
         while True:
-            code = self._code[self._slot]
-            while self._index < len(code):
-                if self._flag is Flag.FALSE:
-                    self._flag = Flag.NONE
-                    self._index += 1
-                    continue
-                if used >= self.slice_instructions:
-                    used = 0
-                    yield Slice()
-                used += 1
-                self._count()
-                step = code[self._index]
-                if self._flag is Flag.TRUE:
-                    self._flag = Flag.FALSE
-                if step.quick is not None:
-                    outcome = self._guard(step)
-                elif step.slow is not None:
-                    outcome = yield from self._slow(step)
-                elif step.callee in self._graph.natives:
-                    outcome = yield from self._native(step.callee)
-                else:
-                    self._enter(step.callee, step.is_tail)
+            if index >= len(code):
+                if not stack:
                     break
-                if step.opcode is Opcode.IFELSE:
-                    self._flag = Flag.TRUE if outcome else Flag.FALSE
-                self._index += 1
-            else:
-                if not self._stack:
-                    yield Done()
-                    return
-                frame = self._stack.pop()
-                self._slot, self._index, self._flag = frame.slot, frame.index, frame.flag
+                frame = stack.pop()
+                slot, index, flag, code = (
+                    frame.slot,
+                    frame.index,
+                    frame.flag,
+                    self._code[frame.slot],
+                )
+                continue
+            if flag is Flag.FALSE:
+                index, flag = index + 1, Flag.NONE
+                continue
+            if executed >= pause_at:
+                self._save(slot, index, flag, executed)
+                if self._settings.budget and executed >= self._settings.budget:
+                    raise Stop(Ret.BUDGET, f"{executed} instructions")
+                if executed >= sliced_at + self.slice_instructions:
+                    yield Slice()
+                    sliced_at = executed
+                pause_at = self._pause_at(sliced_at)
+            executed += 1
+            step = code[index]
+            if flag is Flag.TRUE:
+                flag = Flag.FALSE
+            try:
+                if step.quick is not None:
+                    outcome = step.quick()
+                elif step.slow is not None:
+                    self._save(slot, index, flag, executed)
+                    outcome = yield from step.slow()
+                    pause_at = self._pause_at(sliced_at)
+                elif step.callee in natives:
+                    self._save(slot, index, flag, executed)
+                    outcome = yield from self._native(step.callee)
+                    pause_at = self._pause_at(sliced_at)
+                else:
+                    if not step.is_tail:
+                        self._push(Frame(slot, index + 1, flag))
+                    slot, index, flag, code = step.callee, 0, Flag.NONE, self._code[step.callee]
+                    continue
+            except (Stop, ValueFault) as fault:
+                self._save(slot, index, flag, executed)
+                if isinstance(fault, Stop):
+                    raise
+                raise Stop(ret_of(step.opcode), str(fault)) from None
+            if step.is_ifelse:
+                flag = Flag.TRUE if outcome else Flag.FALSE
+            index += 1
+        self._save(slot, index, flag, executed)
+        yield Done()
 
-    def _count(self) -> None:
-        if self._settings.budget and self._executed >= self._settings.budget:
-            raise Stop(Ret.BUDGET, f"{self._executed} instructions")
-        self._executed += 1
+    def _pause_at(self, sliced_at: int) -> int:
+        """Return the count at which to look at slice and budget again."""
+        pause_at = sliced_at + self.slice_instructions
+        budget = self._settings.budget
+        return min(pause_at, budget) if budget else pause_at
 
-    def _guard(self, step: Step) -> bool:
-        try:
-            return step.quick()  # type: ignore[misc]
-        except ValueFault as fault:
-            raise Stop(ret_of(step.opcode), str(fault)) from None
-
-    def _slow(self, step: Step) -> Running:
-        try:
-            return (yield from step.slow())  # type: ignore[misc]
-        except ValueFault as fault:
-            raise Stop(ret_of(step.opcode), str(fault)) from None
+    def _save(self, slot: int, index: int, flag: Flag, executed: int) -> None:
+        self._slot, self._index, self._flag, self._executed = slot, index, flag, executed
 
     def _native(self, slot: int) -> Running:
         reply = yield Native(slot=slot)
@@ -172,9 +186,7 @@ class Interpreter:
             raise Stop(Ret.ERROR, f"native procedure {slot} returned {reply}")
         return True
 
-    def _enter(self, callee: int, is_tail: bool) -> None:
-        if not is_tail:
-            if len(self._stack) >= self._settings.max_depth:
-                raise Stop(Ret.ERROR, f"calls nested deeper than {self._settings.max_depth}")
-            self._stack.append(Frame(self._slot, self._index + 1, self._flag))
-        self._slot, self._index, self._flag = callee, 0, Flag.NONE
+    def _push(self, frame: Frame) -> None:
+        if len(self._stack) >= self._settings.max_depth:
+            raise Stop(Ret.ERROR, f"calls nested deeper than {self._settings.max_depth}")
+        self._stack.append(frame)

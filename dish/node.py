@@ -69,7 +69,7 @@ class DishConfig:
     address: int = ADDRESS
     profile: Profile = field(default_factory=lambda: PROFILES["m7"])
     mode: Mode = Mode.STRICT
-    engine: str = ENGINES[0]
+    engine: str = ENGINES[1]
     budget: int = 0
     state: Path | None = None
     gnss: int = 0

@@ -202,6 +202,18 @@ def convert(value: Value, source: ParamType, target: ParamType, mode: Mode) -> V
     return _convert_number(value, target)
 
 
+def converter(source: ParamType, target: ParamType, mode: Mode) -> Callable[..., Value]:
+    """Return `convert` for a fixed pair of types; the common pairs cost one expression."""
+    row, exact = TYPES[target], mode is Mode.STRICT or source is target
+    if exact and row.kind in INTEGER and TYPES[source].kind in INTEGER:
+        mask = (1 << 8 * row.size) - 1
+        half = (mask + 1) // 2
+        if row.kind is UINT:
+            return lambda value: value & mask
+        return lambda value: ((value + half) & mask) - half
+    return lambda value: convert(value, source, target, mode)
+
+
 def _convert_number(value: int | float, target: ParamType) -> int | float:
     row = TYPES[target]
     if row.kind is FLOAT:
