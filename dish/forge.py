@@ -3,7 +3,9 @@
 The node starts the forge first thing, before sockets and threads. The forge is single-threaded,
 holds the shared parameter memory, and knows one request: here is a socket and a request, make a
 child. It hands a pidfd of the child back, so that the node can kill without any race, and reaps.
-If the node goes away, the forge kills what it made and ends. Source: design.md 2.
+If the node goes away, the forge kills what it made and ends. It can also make a second forge, as
+pristine as itself, which the node keeps for the case that the first one dies: the node itself never
+forks again. Source: design.md 2.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ import resource
 import select
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 from csp.param.table import ParamTable
 from dish.board import Board
 from dish.child import Child, Inheritance, NativeFunction
 from dish.frames import (
     MAX_FRAME_BYTES,
+    Clone,
+    Cloned,
     Exited,
     FrameError,
     Spawn,
@@ -57,6 +62,7 @@ class ForgeHandle:
     pidfd: int
     board: Board
     natives: frozenset[int]
+    is_our_child: bool = True
 
     def kill(self) -> None:
         """End the forge at once; the kernel ends its children."""
@@ -73,7 +79,11 @@ class ForgeHandle:
         waiter.register(self.pidfd, select.POLLIN)
         if not waiter.poll(_CLOSE_LIMIT_S * 1000):
             self.kill()
-        os.waitpid(self.pid, 0)
+        if self.is_our_child:
+            os.waitpid(self.pid, 0)
+        else:
+            # Somebody else reaps it; that it is dead is all that matters here.
+            waiter.poll(_CLOSE_LIMIT_S * 1000)
         os.close(self.pidfd)
         self.pidfd = -1
 
@@ -90,13 +100,7 @@ def start_forge(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
-        try:
-            ours.close()
-            _Forge(theirs, own).run()
-        except BaseException as error:  # boundary: nothing of the parent's stack may run here
-            _last_words(f"dish forge: {error!r}")
-            os._exit(1)
-        os._exit(0)
+        _exit_with(lambda: _Forge(theirs, own).run(), "forge")
     theirs.close()
     return ForgeHandle(
         link=ours,
@@ -112,7 +116,8 @@ class _Forge:
         self._link = link
         self._own = own
         self._poll = select.poll()
-        self._runs: dict[int, tuple[int, int]] = {}
+        # By pidfd: number and pid of a run; the number is None for a second forge.
+        self._runs: dict[int, tuple[int | None, int]] = {}
 
     def run(self) -> None:
         """Serve until the node closes its end."""
@@ -142,9 +147,24 @@ class _Forge:
             frame = None
         if isinstance(frame, Spawn) and len(fds) == 2:
             self._spawn(frame.run_id, fds)
+        elif isinstance(frame, Clone) and len(fds) == 1:
+            self._clone(fds[0])
         for fd in fds:
             os.close(fd)
         return True
+
+    def _clone(self, fd: int) -> None:
+        try:
+            pid = os.fork()
+        except OSError:
+            # The node does without until it asks again.
+            return
+        if pid == 0:
+            _exit_with(lambda: _Forge(socket.socket(fileno=fd), self._own).run(), "forge")
+        pidfd = os.pidfd_open(pid)
+        self._runs[pidfd] = (None, pid)
+        self._poll.register(pidfd, select.POLLIN)
+        self._tell(encode_frame(Cloned(pid=pid)), [pidfd])
 
     def _spawn(self, run_id: int, fds: list[int]) -> None:
         parent = os.getpid()
@@ -154,12 +174,7 @@ class _Forge:
             self._tell(encode_frame(SpawnFailed(run_id=run_id, error=error.errno or 0)))
             return
         if pid == 0:
-            try:
-                _become_child(parent, fds, self._own)
-            except BaseException as error:  # boundary: a child ends here, whatever happened
-                _last_words(f"dish procedure: {error!r}")
-                os._exit(1)
-            os._exit(0)
+            _exit_with(lambda: _become_child(parent, fds, self._own), "procedure")
         pidfd = os.pidfd_open(pid)
         self._runs[pidfd] = (run_id, pid)
         self._poll.register(pidfd, select.POLLIN)
@@ -170,7 +185,8 @@ class _Forge:
         _, status = os.waitpid(pid, 0)
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        self._tell(encode_frame(Exited(run_id=run_id, status=status)))
+        if run_id is not None:
+            self._tell(encode_frame(Exited(run_id=run_id, status=status)))
 
     def _tell(self, data: bytes, fds: list[int] | None = None) -> None:
         try:
@@ -180,7 +196,10 @@ class _Forge:
             return
 
     def _end(self) -> None:
-        for pidfd, (_, pid) in self._runs.items():
+        for pidfd, (run_id, pid) in self._runs.items():
+            if run_id is None:
+                # The second forge ends by itself when the node closes its socket.
+                continue
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.waitpid(pid, 0)
 
@@ -214,6 +233,12 @@ def _close_all_but(keep: int) -> None:
     os.closerange(max(keep + 1, 3), 65536)
 
 
-def _last_words(text: str) -> None:
-    with contextlib.suppress(OSError):
-        os.write(2, text.encode("utf-8", "replace") + b"\n")
+def _exit_with(work: Callable[[], None], name: str) -> NoReturn:
+    """Do the work of a fresh process and end it; nothing of the parent's stack may run here."""
+    try:
+        work()
+    except BaseException as error:  # boundary: a forked process ends here, whatever happened
+        with contextlib.suppress(OSError):
+            os.write(2, f"dish {name}: {error!r}\n".encode("utf-8", "replace"))
+        os._exit(1)
+    os._exit(0)

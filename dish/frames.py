@@ -100,15 +100,27 @@ class Exited:
     status: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clone:
+    """Node to forge, with one descriptor: make a second forge that listens there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cloned:
+    """Forge to node, with the pidfd of the second forge."""
+
+    pid: int
+
+
 Frame = (
     Pull | Resolve | Push | LocalWrite | Control | Readings | Remote | Fault | Written | Ended
-    | Spawn | Spawned | SpawnFailed | Exited
+    | Spawn | Spawned | SpawnFailed | Exited | Clone | Cloned
 )  # fmt: skip
 
 # The position is the kind byte.
 _KINDS: tuple[type[Frame], ...] = (
     Pull, Resolve, Push, LocalWrite, Control, Readings, Remote, Fault, Written, Ended,
-    Spawn, Spawned, SpawnFailed, Exited,
+    Spawn, Spawned, SpawnFailed, Exited, Clone, Cloned,
 )  # fmt: skip
 
 _U64, _I64, _U32 = 2**64 - 1, 2**63, 2**32 - 1
@@ -285,4 +297,6 @@ _CHECKS: dict[type[Frame], tuple[Check, ...]] = {
     Spawned: (_ID, _number(1, _U32)),
     SpawnFailed: (_ID, _number(0, 4095)),
     Exited: (_ID, _number(0, 0xFFFF)),
+    Clone: (),
+    Cloned: (_number(1, _U32),),
 }

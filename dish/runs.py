@@ -18,28 +18,28 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csp.loop import Loop
-from csp.sched import Task, Timer
-from dish.board import Row, RunState
-from dish.effects import Fault, LocalWrite, Pull, Push, Reading, Remote, Reply, Resolve
+from dish.board import RunState
+from dish.effects import LocalWrite, Pull, Push, Reply, Resolve
 from dish.errors import DishError, MisuseError, Ret
 from dish.forge import ForgeHandle
 from dish.frames import (
     MAX_FRAME_BYTES,
+    Clone,
+    Cloned,
     Command,
     Control,
     Ended,
     Exited,
     Frame,
     FrameError,
-    Readings,
     Spawn,
     Spawned,
     SpawnFailed,
-    Written,
     decode_frame,
     encode_frame,
 )
 from dish.outcome import Outcome
+from dish.records import Run, RunCounters, RunView, reply_frame
 from dish.request import RunRequest, encode_request
 
 Serve = Callable[[Pull | Resolve | Push | LocalWrite], Coroutine[Any, Any, Reply]]
@@ -54,51 +54,13 @@ class NoRoom(DishError):
     """As many procedures are running as may run."""
 
 
-@dataclass(slots=True, eq=False)
-class _Run:
-    run_id: int
-    root: int
-    row: int
-    link: socket.socket
-    started_s: float
-    pid: int = 0
-    pidfd: int = -1
-    verdict: Ended | None = None
-    forced: Ret | None = None
-    reason: str = ""
-    request: Task[None] | None = None
-    timer: Timer | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunView:
-    """What an operator sees of a running procedure. `pid` is 0 while it starts."""
-
-    run_id: int
-    root: int
-    pid: int
-    row: int
-    line: Row
-    age_s: float
-
-
-@dataclass(slots=True)
-class RunCounters:
-    """What has happened since the node started."""
-
-    started: int = 0
-    completed: int = 0
-    failed: int = 0
-    refused: int = 0
-    killed: int = 0
-    bad_frames: int = 0
-
-
 @dataclass(slots=True)
 class _State:
-    runs: dict[int, _Run] = field(default_factory=dict)
+    runs: dict[int, Run] = field(default_factory=dict)
     next_id: int = 1
-    is_lost: bool = False
+    # The forge in waiting, and our end of its socket while it is being made.
+    standby: ForgeHandle | None = None
+    coming: socket.socket | None = None
 
 
 class Runs:
@@ -122,11 +84,38 @@ class Runs:
         self._on_end = on_end
         self._limit = limit
         self._state = _State()
+        self._use(forge)
+
+    def _use(self, forge: ForgeHandle) -> None:
+        """Work with this forge, and have it make another one to fall back on."""
+        self._forge = forge
         forge.link.setblocking(False)
-        loop.add_reader(forge.link.fileno(), self._on_forge)
+        self._loop.add_reader(forge.link.fileno(), self._on_forge)
+        self._ask_standby()
+
+    def _ask_standby(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._state.coming = ours
+        with theirs, contextlib.suppress(OSError):
+            socket.send_fds(self._forge.link, [encode_frame(Clone())], [theirs.fileno()])
 
     def __len__(self) -> int:
         return len(self._state.runs)
+
+    @property
+    def forge_pid(self) -> int:
+        """Process id of the forge in use."""
+        return self._forge.pid
+
+    @property
+    def standby_pid(self) -> int:
+        """Process id of the forge in waiting, 0 while there is none."""
+        return self._state.standby.pid if self._state.standby is not None else 0
+
+    @property
+    def has_standby(self) -> bool:
+        """Whether losing the forge would cost the present runs only."""
+        return self._state.standby is not None
 
     def views(self) -> list[RunView]:
         """Return the running procedures, oldest first."""
@@ -150,9 +139,9 @@ class Runs:
         """
         state = self._state
         used = {run.row for run in state.runs.values()}
-        if state.is_lost or len(used) >= self._limit:
+        if len(used) >= self._limit:
             self.counters.refused += 1
-            raise NoRoom("the forge is gone" if state.is_lost else f"{self._limit} are running")
+            raise NoRoom(f"{self._limit} are running")
         row = next(row for row in range(self._limit) if row not in used)
         run_id, state.next_id = state.next_id, state.next_id % 0xFFFF_FFFF + 1
         try:
@@ -161,7 +150,7 @@ class Runs:
             self.counters.refused += 1
             raise NoRoom(f"cannot start a process: {error}") from None
         now = self._loop.scheduler.now
-        run = _Run(run_id, request.graph.root, row, link, now)
+        run = Run(run_id, request.graph.root, row, link, now)
         state.runs[run_id] = run
         self._forge.board.clear(row)
         self._forge.board.set_state(row, RunState.STARTING)
@@ -206,12 +195,12 @@ class Runs:
                 self._kill_later(run)
         return len(chosen)
 
-    def _kill_later(self, run: _Run) -> None:
+    def _kill_later(self, run: Run) -> None:
         if run.timer is not None:
             run.timer.cancel()
         run.timer = self._loop.scheduler.call_later(_STOP_GRACE_S, lambda: self._kill(run))
 
-    def _kill(self, run: _Run) -> None:
+    def _kill(self, run: Run) -> None:
         if run.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(run.pidfd, signal.SIGKILL)
@@ -221,7 +210,7 @@ class Runs:
 
     # -- from the children
 
-    def _on_child(self, run: _Run) -> None:
+    def _on_child(self, run: Run) -> None:
         """Read one frame of a child, or its end of file."""
         try:
             data = run.link.recv(MAX_FRAME_BYTES)
@@ -239,7 +228,7 @@ class Runs:
             run.reason = f"bad frame: {error}"
             self._kill(run)
 
-    def _frame(self, run: _Run, frame: Frame) -> None:
+    def _frame(self, run: Run, frame: Frame) -> None:
         if isinstance(frame, Ended):
             run.verdict = frame
         elif isinstance(frame, (Pull, Resolve, Push, LocalWrite)):
@@ -250,11 +239,11 @@ class Runs:
         else:
             raise FrameError(f"unexpected {type(frame).__name__}")
 
-    async def _answer(self, run: _Run, request: Pull | Resolve | Push | LocalWrite) -> None:
+    async def _answer(self, run: Run, request: Pull | Resolve | Push | LocalWrite) -> None:
         reply = await self._serve(request)
         # The child may have been killed meanwhile.
         with contextlib.suppress(OSError):
-            run.link.send(encode_frame(_reply_frame(reply)))
+            run.link.send(encode_frame(reply_frame(reply)))
 
     # -- from the forge
 
@@ -269,32 +258,63 @@ class Runs:
             self._lose_forge()
             return
         frame = decode_frame(data)
-        run = self._state.runs.get(frame.run_id) if not isinstance(frame, _OTHERS) else None
-        if isinstance(frame, Spawned) and run is not None and fds:
-            run.pid, run.pidfd = frame.pid, fds.pop()
-            if run.forced is None and run.timer is not None:
-                run.timer.cancel()
-        elif isinstance(frame, SpawnFailed) and run is not None:
-            run.forced, run.reason = Ret.START_FAILED, os.strerror(frame.error)
-            self._finish(run, 0)
-        elif isinstance(frame, Exited) and run is not None:
-            self._finish(run, frame.status)
+        if isinstance(frame, Cloned) and fds:
+            self._have_standby(frame.pid, fds.pop())
+        elif isinstance(frame, (Spawned, SpawnFailed, Exited)):
+            run = self._state.runs.get(frame.run_id)
+            if run is not None:
+                self._progress(run, frame, fds)
         for fd in fds:
             os.close(fd)
 
+    def _progress(self, run: Run, frame: Spawned | SpawnFailed | Exited, fds: list[int]) -> None:
+        if isinstance(frame, Spawned):
+            run.pid, run.pidfd = frame.pid, fds.pop() if fds else -1
+            if run.forced is None and run.timer is not None:
+                run.timer.cancel()
+        elif isinstance(frame, SpawnFailed):
+            run.forced, run.reason = Ret.START_FAILED, os.strerror(frame.error)
+            self._finish(run, 0)
+        else:
+            self._finish(run, frame.status)
+
+    def _have_standby(self, pid: int, pidfd: int) -> None:
+        state = self._state
+        if state.coming is not None:
+            state.standby = ForgeHandle(
+                link=state.coming, pid=pid, pidfd=pidfd, board=self._forge.board,
+                natives=self._forge.natives, is_our_child=False,
+            )  # fmt: skip
+            state.coming = None
+            self._loop.add_reader(state.standby.link.fileno(), self._lose_standby)
+
+    def _lose_standby(self) -> None:
+        """Replace a second forge that died; it says nothing, so being readable means its end."""
+        standby, self._state.standby = self._state.standby, None
+        if standby is not None:
+            self._loop.remove_reader(standby.link.fileno())
+            standby.close()
+            self._ask_standby()
+
     def _lose_forge(self) -> None:
-        """Give up the forge and with it every run: its children die with it."""
-        if self._state.is_lost:
-            return
-        self._state.is_lost = True
-        self._loop.remove_reader(self._forge.link.fileno())
-        self._forge.kill()
-        for run in list(self._state.runs.values()):
+        """Give up the forge and with it every run, whose processes die with it; use the other."""
+        lost, state = self._forge, self._state
+        self._loop.remove_reader(lost.link.fileno())
+        lost.kill()
+        lost.close()
+        for run in list(state.runs.values()):
             run.forced = run.forced or Ret.HOST_LOST
             self._kill(run)
             self._finish(run, 0)
+        standby, state.standby = state.standby, None
+        if state.coming is not None:
+            state.coming.close()
+            state.coming = None
+        if standby is not None:
+            self._loop.remove_reader(standby.link.fileno())
+            self._use(standby)
 
-    def _finish(self, run: _Run, status: int) -> None:
+    def _finish(self, run: Run, status: int) -> None:
         # What the child said last may still be in the socket, at most one request and the verdict.
         with contextlib.suppress(OSError, FrameError):
             while run.verdict is None and (data := run.link.recv(MAX_FRAME_BYTES)):
@@ -303,7 +323,7 @@ class Runs:
         self._release(run)
         self._account(self._outcome(run, status))
 
-    def _release(self, run: _Run) -> None:
+    def _release(self, run: Run) -> None:
         self._loop.remove_reader(run.link.fileno())
         run.link.close()
         if run.pidfd >= 0:
@@ -315,7 +335,7 @@ class Runs:
             run.request.cancel()
         del self._state.runs[run.run_id]
 
-    def _outcome(self, run: _Run, status: int) -> Outcome:
+    def _outcome(self, run: Run, status: int) -> Outcome:
         row = self._forge.board.read(run.row)
         self._forge.board.clear(run.row)
         wall_s = self._loop.scheduler.now - run.started_s
@@ -348,18 +368,16 @@ class Runs:
         for run in list(self._state.runs.values()):
             run.forced = run.forced or Ret.INTERRUPTED
             self._kill(run)
-        self._loop.remove_reader(self._forge.link.fileno())
-        self._forge.close()
+        if self._forge.pidfd >= 0:
+            self._loop.remove_reader(self._forge.link.fileno())
+        state = self._state
+        if state.coming is not None:
+            state.coming.close()
+        # The second forge first: its parent reaps it.
+        if state.standby is not None:
+            self._loop.remove_reader(state.standby.link.fileno())
+        for forge in (state.standby, self._forge):
+            if forge is not None:
+                forge.close()
         for run in list(self._state.runs.values()):
             self._finish(run, 0)
-
-
-_OTHERS = (Pull, Resolve, Push, LocalWrite, Control, Readings, Remote, Fault, Written, Ended)
-
-
-def _reply_frame(reply: Reply) -> Frame:
-    if isinstance(reply, (Remote, Fault)):
-        return reply
-    if reply is None or isinstance(reply, int):
-        return Written()
-    return Readings(readings=tuple(entry for entry in reply if isinstance(entry, Reading)))

@@ -22,8 +22,8 @@ from dish.link import link
 from dish.outcome import Outcome
 from dish.params import ERROR_BYTES, EVERY_RUN, NO_SLOT, RUN_ROWS
 from dish.profile import Profile
+from dish.records import RunCounters, RunView
 from dish.request import ENGINES, RunRequest
-from dish.runs import RunCounters, RunView
 from dish.server import ProcedureServer
 from dish.status import RunLine, Status, Verb, encode_status
 from dish.store import Store

@@ -270,16 +270,44 @@ def test_closing_ends_everything_and_gives_each_run_its_outcome(crew):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
-def test_losing_the_forge_ends_its_runs_with_a_code(crew):
-    crew.start(BUSY)
-    crew.until(lambda: crew.runs.views()[0].pid)
+def test_losing_the_forge_ends_its_runs_with_a_code_and_the_next_one_takes_over(crew):
+    for turn in range(3):
+        crew.until(lambda: crew.runs.has_standby)
+        crew.start(BUSY)
+        crew.until(lambda: crew.runs.views()[0].pid)
+        pid = crew.runs.views()[0].pid
+        os.kill(crew.runs.forge_pid, signal.SIGKILL)
+        assert crew.finish(2 * turn + 1).ret is Ret.HOST_LOST
+        crew.until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
+        crew.start("set a 1")
+        assert crew.finish(2 * turn + 2).ret is Ret.OK
+
+
+def test_a_second_forge_that_dies_is_replaced(crew):
+    crew.until(lambda: crew.runs.has_standby)
+    first = crew.runs.standby_pid
+    os.kill(first, signal.SIGKILL)
+    crew.until(lambda: crew.runs.standby_pid not in (0, first))
+    crew.start("set a 1")
+    assert crew.finish().ret is Ret.OK
+
+
+def test_without_any_forge_runs_are_refused(crew):
+    crew.until(lambda: crew.runs.has_standby)
+    os.kill(crew.runs.standby_pid, signal.SIGKILL)
     os.kill(crew.forge.pid, signal.SIGKILL)
-    assert crew.finish().ret is Ret.HOST_LOST
+    # Both ends are noticed in some order; afterwards nothing can start and nothing is running.
+    for _ in range(5):
+        crew.loop.tick(0.02)
+    with pytest.raises(NoRoom):
+        crew.start(BUSY)
+    assert len(crew.runs) == 0
 
 
 def test_many_runs_leave_nothing_behind(crew):
     crew.start("noop")
     crew.finish(1)
+    crew.until(lambda: crew.runs.has_standby)
     fds = len(os.listdir("/proc/self/fd"))
     forge_fds = len(os.listdir(f"/proc/{crew.forge.pid}/fd"))
     for turn in range(60):
@@ -288,4 +316,4 @@ def test_many_runs_leave_nothing_behind(crew):
     assert len(os.listdir("/proc/self/fd")) == fds
     assert len(os.listdir(f"/proc/{crew.forge.pid}/fd")) == forge_fds
     children = Path(f"/proc/{crew.forge.pid}/task/{crew.forge.pid}/children")
-    assert children.read_text() == ""
+    assert children.read_text().split() == [str(crew.runs.standby_pid)]
