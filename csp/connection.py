@@ -98,7 +98,10 @@ class Connection:
                     return None
                 raise self._ended("cannot receive")
             await self._wait(deadline)
-        return machine.received.popleft()
+        data = machine.read(self._scheduler.now)
+        if machine.outgoing:
+            self.flush()
+        return data
 
     async def drain(self) -> None:
         """Wait until the peer has acknowledged everything. Raises PeerError if it never will."""

@@ -134,6 +134,14 @@ class RdpConnection:
         self._send_data(data, self._snd_nxt, now)
         self._snd_nxt = (self._snd_nxt + 1) & 0xFFFF
 
+    def read(self, now: float) -> bytes:
+        """Take the oldest data received; room for more is made known. Raises IndexError if none."""
+        crowded = self._incoming.crowded
+        data = self.received.popleft()
+        if crowded and self.state is State.OPEN:
+            self._acknowledge(now, at_once=True)
+        return data
+
     def close(self, now: float) -> None:
         """Say that no more data will come; unacknowledged data is still repeated."""
         if self.state is State.SYN_SENT:
@@ -308,7 +316,8 @@ class RdpConnection:
 
     def _acknowledge(self, now: float, *, at_once: bool) -> None:
         waiting = (self._incoming.newest - self._rcv_acked) & 0xFFFF
-        if not waiting:
+        # Acknowledging invites a window of packets: while the reader is behind they would be lost.
+        if not waiting or self._incoming.crowded:
             return
         if (
             at_once

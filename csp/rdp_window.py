@@ -31,6 +31,11 @@ class Reassembly:
         return bool(self._stored)
 
     @property
+    def crowded(self) -> bool:
+        """Whether so much is unread that another window of packets might find no room."""
+        return len(self.ready) > self._limit - self._window
+
+    @property
     def expected(self) -> int:
         """The number of the next packet in order."""
         return (self.newest + 1) & 0xFFFF

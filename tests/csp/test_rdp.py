@@ -62,6 +62,30 @@ def exchange(one, other, now):
                 receiver.receive(segment, now)
 
 
+@pytest.mark.parametrize("window", [1, 3, 40, 100])
+def test_bursts_that_the_reader_does_not_keep_up_with_lose_nothing(window):
+    """Seen with the C node and a window of 40: a burst without a read cost two seconds."""
+    options = RdpOptions(window=window, delayed_acks=True, ack_delay_count=window // 2)
+    client, server = opened(options)
+    packets = [index.to_bytes(2, "big") for index in range(1000)]
+    left, read = packets[:], []
+    while len(read) < len(packets):
+        # The peer says all it may say before the reader gets its turn.
+        progress = True
+        while progress:
+            progress = False
+            while left and server.writable:
+                server.send(left.pop(0), 1.0)
+            progress = bool(server.outgoing)
+            exchange(client, server, 1.0)
+        assert client.received
+        assert not server.retransmissions
+        for _ in range(len(client.received)):
+            read.append(client.read(1.0))
+        exchange(client, server, 1.0)
+    assert read == packets
+
+
 @pytest.mark.parametrize("frame", LIST["frames"])
 def test_captured_trailers(frame):
     payload, rdp = payload_of(frame), frame["decoded"]["rdp"]
