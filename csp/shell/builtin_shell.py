@@ -6,14 +6,14 @@ from csp.shell.command import Args, Command, Positional, UsageError, seconds_fro
 from csp.shell.completers import commands, nodes
 from csp.shell.session import Session
 
+_OVERVIEW_WIDTH = 38
+
 
 async def _help(session: Session, args: Args) -> None:
     words: list[str] = args.command
     if not words:
-        width = max(len(command.usage()) for command in session.registry)
-        width = min(width, 46)
-        for command in session.registry:
-            session.out(f"{command.usage():<{width}}  {command.summary}")
+        _overview(session, list(session.registry))
+        session.out("help COMMAND explains one, with its options")
         return
     try:
         command, _ = session.registry.find(words)
@@ -21,10 +21,15 @@ async def _help(session: Session, args: Args) -> None:
         group = [c for c in session.registry if c.path[: len(words)] == tuple(words)]
         if not group:
             raise
-        for command in group:
-            session.out(f"{command.usage():<46}  {command.summary}")
+        _overview(session, group)
         return
     session.out(command.help())
+
+
+def _overview(session: Session, commands: list[Command]) -> None:
+    """One line per command: its name, what it takes, what it does."""
+    for command in commands:
+        session.out(f"{command.brief():<{_OVERVIEW_WIDTH}} {command.summary.rstrip('.')}")
 
 
 async def _node(session: Session, args: Args) -> None:

@@ -115,13 +115,20 @@ class Command:
 
     def usage(self) -> str:
         """Return one line: name, options, positionals."""
-        parts = [self.name]
-        for option in self.options:
-            parts.append(f"[{option.short}{f' {option.metavar}' if option.metavar else ''}]")
+        options = (
+            f"[{option.short}{f' {option.metavar}' if option.metavar else ''}]"
+            for option in self.options
+        )
+        return " ".join((self.name, *options, *self._places()))
+
+    def brief(self) -> str:
+        """Return name and positionals, without the options."""
+        return " ".join((self.name, *self._places()))
+
+    def _places(self) -> Iterator[str]:
         for each in self.positionals:
             text = f"<{each.name}>{'...' if each.many else ''}"
-            parts.append(f"[{text}]" if each.optional else text)
-        return " ".join(parts)
+            yield f"[{text}]" if each.optional else text
 
     def help(self) -> str:
         """Return usage, what it does, and a line per option and positional."""
