@@ -7,7 +7,7 @@ block control only moves forward; between blocks it goes through `jump`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dish.machine import Flag
 
@@ -43,3 +43,27 @@ class BlockTable:
             return None
         self._done += 1
         return self._done - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a fault at `k` means: the instruction, and how many ran since `n` was brought up."""
+
+    slot: int
+    index: int
+    ahead: int
+
+
+@dataclass(slots=True)
+class Program:
+    """The generated source and what it refers to.
+
+    `names` are the globals of the source, `places` is indexed by `k`, `blocks` by block number.
+    `longest` is at least what one block can execute.
+    """
+
+    source: str = ""
+    names: dict[str, object] = field(default_factory=dict)
+    places: list[Place] = field(default_factory=list)
+    blocks: BlockTable = field(default_factory=BlockTable)
+    longest: int = 1

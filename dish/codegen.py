@@ -12,11 +12,10 @@ interpreter would run, so there is one meaning of the rare cases. `k` is the num
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from csp.param.types import TYPES, TypeClass
 from dish.bind import Binder, Step
-from dish.blocks import BlockTable
+from dish.blocks import Place, Program
 from dish.cells import Bound, CellTable, bind
 from dish.effects import Settings
 from dish.isa import OPCODES, Opcode
@@ -26,30 +25,6 @@ from dish.program import Instruction
 from dish.templates import binary, condition, stored, unary
 from dish.text import parse_text
 from dish.values import NUMERIC, ValueFault
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """What a fault at `k` means: the instruction, and how many ran since `n` was brought up."""
-
-    slot: int
-    index: int
-    ahead: int
-
-
-@dataclass(slots=True)
-class Program:
-    """The generated source and what it refers to.
-
-    `names` are the globals of the source, `places` is indexed by `k`, `blocks` by block number.
-    `longest` is at least what one block can execute.
-    """
-
-    source: str = ""
-    names: dict[str, object] = field(default_factory=dict)
-    places: list[Place] = field(default_factory=list)
-    blocks: BlockTable = field(default_factory=BlockTable)
-    longest: int = 1
 
 
 class Unsupported(Exception):

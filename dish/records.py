@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 
-from csp.sched import Task, Timer
 from dish.board import Row
 from dish.effects import Fault, Reading, Remote, Reply
-from dish.errors import Ret
-from dish.frames import Ended, Frame, Readings, Written
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One running procedure: its process, its socket, and what is known of its end."""
-
-    run_id: int
-    root: int
-    row: int
-    link: socket.socket
-    started_s: float
-    pid: int = 0
-    pidfd: int = -1
-    verdict: Ended | None = None
-    forced: Ret | None = None
-    reason: str = ""
-    request: Task[None] | None = None
-    timer: Timer | None = None
+from dish.frames import Frame, Readings, Written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

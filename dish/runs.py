@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csp.loop import Loop
+from csp.sched import Task, Timer
 from dish.board import RunState
 from dish.effects import LocalWrite, Pull, Push, Reply, Resolve
 from dish.errors import DishError, MisuseError, Ret
@@ -39,7 +40,7 @@ from dish.frames import (
     encode_frame,
 )
 from dish.outcome import Outcome
-from dish.records import Run, RunCounters, RunView, reply_frame
+from dish.records import RunCounters, RunView, reply_frame
 from dish.request import RunRequest, encode_request
 
 Serve = Callable[[Pull | Resolve | Push | LocalWrite], Coroutine[Any, Any, Reply]]
@@ -54,9 +55,27 @@ class NoRoom(DishError):
     """As many procedures are running as may run."""
 
 
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One running procedure: its process, its socket, and what is known of its end."""
+
+    run_id: int
+    root: int
+    row: int
+    link: socket.socket
+    started_s: float
+    pid: int = 0
+    pidfd: int = -1
+    verdict: Ended | None = None
+    forced: Ret | None = None
+    reason: str = ""
+    request: Task[None] | None = None
+    timer: Timer | None = None
+
+
 @dataclass(slots=True)
 class _State:
-    runs: dict[int, Run] = field(default_factory=dict)
+    runs: dict[int, _Run] = field(default_factory=dict)
     next_id: int = 1
     # The forge in waiting, and our end of its socket while it is being made.
     standby: ForgeHandle | None = None
@@ -150,7 +169,7 @@ class Runs:
             self.counters.refused += 1
             raise NoRoom(f"cannot start a process: {error}") from None
         now = self._loop.scheduler.now
-        run = Run(run_id, request.graph.root, row, link, now)
+        run = _Run(run_id, request.graph.root, row, link, now)
         state.runs[run_id] = run
         self._forge.board.clear(row)
         self._forge.board.set_state(row, RunState.STARTING)
@@ -177,8 +196,6 @@ class Runs:
         ours.setblocking(False)
         return ours
 
-    # -- commands
-
     def command(self, command: Command, root: int | None = None) -> int:
         """Tell the runs of a root slot, or all runs, what to do; return how many there are.
 
@@ -195,12 +212,12 @@ class Runs:
                 self._kill_later(run)
         return len(chosen)
 
-    def _kill_later(self, run: Run) -> None:
+    def _kill_later(self, run: _Run) -> None:
         if run.timer is not None:
             run.timer.cancel()
         run.timer = self._loop.scheduler.call_later(_STOP_GRACE_S, lambda: self._kill(run))
 
-    def _kill(self, run: Run) -> None:
+    def _kill(self, run: _Run) -> None:
         if run.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(run.pidfd, signal.SIGKILL)
@@ -208,9 +225,7 @@ class Runs:
             # Not yet born: the forge is slow.
             self._kill_later(run)
 
-    # -- from the children
-
-    def _on_child(self, run: Run) -> None:
+    def _on_child(self, run: _Run) -> None:
         """Read one frame of a child, or its end of file."""
         try:
             data = run.link.recv(MAX_FRAME_BYTES)
@@ -228,7 +243,7 @@ class Runs:
             run.reason = f"bad frame: {error}"
             self._kill(run)
 
-    def _frame(self, run: Run, frame: Frame) -> None:
+    def _frame(self, run: _Run, frame: Frame) -> None:
         if isinstance(frame, Ended):
             run.verdict = frame
         elif isinstance(frame, (Pull, Resolve, Push, LocalWrite)):
@@ -239,13 +254,11 @@ class Runs:
         else:
             raise FrameError(f"unexpected {type(frame).__name__}")
 
-    async def _answer(self, run: Run, request: Pull | Resolve | Push | LocalWrite) -> None:
+    async def _answer(self, run: _Run, request: Pull | Resolve | Push | LocalWrite) -> None:
         reply = await self._serve(request)
         # The child may have been killed meanwhile.
         with contextlib.suppress(OSError):
             run.link.send(encode_frame(reply_frame(reply)))
-
-    # -- from the forge
 
     def _on_forge(self) -> None:
         try:
@@ -267,7 +280,7 @@ class Runs:
         for fd in fds:
             os.close(fd)
 
-    def _progress(self, run: Run, frame: Spawned | SpawnFailed | Exited, fds: list[int]) -> None:
+    def _progress(self, run: _Run, frame: Spawned | SpawnFailed | Exited, fds: list[int]) -> None:
         if isinstance(frame, Spawned):
             run.pid, run.pidfd = frame.pid, fds.pop() if fds else -1
             if run.forced is None and run.timer is not None:
@@ -314,7 +327,7 @@ class Runs:
             self._loop.remove_reader(standby.link.fileno())
             self._use(standby)
 
-    def _finish(self, run: Run, status: int) -> None:
+    def _finish(self, run: _Run, status: int) -> None:
         # What the child said last may still be in the socket, at most one request and the verdict.
         with contextlib.suppress(OSError, FrameError):
             while run.verdict is None and (data := run.link.recv(MAX_FRAME_BYTES)):
@@ -323,7 +336,7 @@ class Runs:
         self._release(run)
         self._account(self._outcome(run, status))
 
-    def _release(self, run: Run) -> None:
+    def _release(self, run: _Run) -> None:
         self._loop.remove_reader(run.link.fileno())
         run.link.close()
         if run.pidfd >= 0:
@@ -335,7 +348,7 @@ class Runs:
             run.request.cancel()
         del self._state.runs[run.run_id]
 
-    def _outcome(self, run: Run, status: int) -> Outcome:
+    def _outcome(self, run: _Run, status: int) -> Outcome:
         row = self._forge.board.read(run.row)
         self._forge.board.clear(run.row)
         wall_s = self._loop.scheduler.now - run.started_s
