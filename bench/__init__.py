@@ -1,0 +1,1 @@
+"""Benchmarks: figures against the targets of performance.md. Run each as a module."""
