@@ -23,8 +23,8 @@ from sim.payload.mission import Mission, MissionError, read_link
 from sim.payload.record import BatchFate, MissionRecord, Picture, Span
 from sim.payload.report import render
 
-_STAGE_KIND = "busy"
 _PAGE_WIDTH = 520
+_CAPTION_ITEMS = ("scene", "exposure_us", "cloud_frac", "brightness", "clipped", "enc")
 _FRAME_BYTES = 2464 * 2056 * 2
 # The mission itself must fit a minute; more than this is a failure to be seen, not waited for.
 _QUICK_S = 60.0
@@ -167,7 +167,7 @@ def _add_stage_spans(record: MissionRecord, events: list[dict[str, object]], beg
             for name, wall_s, _ in event["stages"]:
                 end_s = start_s + float(wall_s)
                 record.spans.append(
-                    Span(lane="DIPP", start_s=start_s, end_s=end_s, label=name, kind=_STAGE_KIND)
+                    Span(lane="DIPP", start_s=start_s, end_s=end_s, label=name, kind="busy")
                 )
                 start_s = end_s
         elif event["event"] == "fate":
@@ -196,7 +196,7 @@ def load_pictures(folder: Path, previews: Path) -> list[Picture]:
                 raw_bytes=_FRAME_BYTES,
                 downlinked_bytes=metadata.size,
                 caption=f"image {index + 1}, {metadata.width} x {metadata.height} pixels",
-                items=dict(metadata.items),
+                items={key: value for key, value in metadata.items if key in _CAPTION_ITEMS},
             )
         )
     return found

@@ -61,6 +61,7 @@ class Mission:
     say: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
     _sampling: bool = False
+    _instructions: dict[int, list[str]] = field(default_factory=dict)
 
     def now_s(self) -> float:
         """Seconds since the mission began."""
@@ -109,7 +110,9 @@ class Mission:
             "CAPTURES": str(self.captures),
         }
         path = configs / "demo" / "plan.csh"
-        self.record.plan_text = _without_comments(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        self.record.plan_text = _without_comments(text)
+        self._instructions = instructions_of(text)
         self.say(f"uplinking the flight plan: {self.captures} captures from mission time "
                  f"{int(start_unix)} on")  # fmt: skip
         self._script("flight plan", path)
@@ -157,7 +160,7 @@ class Mission:
                 raise MissionError(f"the plan did not end within {_PLAN_WAIT_S:g} s")
         failed = latest.get("proc_failed", 0) > 0
         self.record.plan_outcome = "failed" if failed else "completed"
-        self.record.spans.extend(spans_of_samples(self.record.samples))
+        self.record.spans.extend(spans_of_samples(self.record.samples, self._instructions))
 
     def _tell(self, latest: dict[str, float], told: tuple[float, ...]) -> tuple[float, ...]:
         seen = (latest.get("a53_status", 0.0), latest.get("obs_count", 0.0))
@@ -222,12 +225,29 @@ def read_link(payload: Payload) -> dict[str, int]:
     }
 
 
-def spans_of_samples(samples: list[tuple[float, dict[str, float]]]) -> list[Span]:
-    """Turn sampled plan position and A53 state into bars that begin where the value changed."""
-    spans: list[Span] = []
-    spans += _runs(samples, "A53", _a53_state)
-    spans += _runs(samples, "Plan", _plan_state)
-    return spans
+def spans_of_samples(
+    samples: list[tuple[float, dict[str, float]]], instructions: dict[int, list[str]]
+) -> list[Span]:
+    """Turn sampled A53 state and plan position into bars that begin where the value changed."""
+    return [
+        *_runs(samples, "A53", _a53_state),
+        *_runs(samples, "Plan", lambda values: _plan_state(values, instructions)),
+    ]
+
+
+def instructions_of(script: str) -> dict[int, list[str]]:
+    """Return slot to instruction texts of a script of `proc` lines."""
+    found: dict[int, list[str]] = {}
+    current: list[str] = []
+    for line in script.splitlines():
+        words = line.split(maxsplit=2)
+        if words[:2] == ["proc", "new"]:
+            current = []
+        elif words[:2] == ["proc", "push"]:
+            found[int(words[2])] = current
+        elif words[:1] == ["proc"] and words[1] != "run":
+            current.append(line.removeprefix("proc "))
+    return found
 
 
 def _runs(
@@ -255,10 +275,14 @@ def _a53_state(values: dict[str, float]) -> tuple[str, str] | None:
     return ("awake", "ok") if values["a53_status"] else ("asleep", "idle")
 
 
-def _plan_state(values: dict[str, float]) -> tuple[str, str] | None:
+def _plan_state(
+    values: dict[str, float], instructions: dict[int, list[str]]
+) -> tuple[str, str] | None:
     if not values.get("proc_running"):
         return None
-    return f"slot {values.get('proc_run_at', 0):.0f}", "busy"
+    slot, index = int(values.get("proc_run_at", 0)), int(values.get("proc_run_index", 0))
+    lines = instructions.get(slot, [])
+    return lines[index] if index < len(lines) else f"slot {slot}", "busy"
 
 
 def slot_sizes(script: str, configs: Path) -> list[Uplink]:
