@@ -102,6 +102,7 @@ class CspNode:
         self.stack.bind(PARAM_PORT, self.param_server.handle, crc_required=True)
         self.stack.listen(LIST_PORT, self.param_server.serve_list)
         self.vmem = VmemServer(self.binding.areas)
+        self.vmem.late_reply = self.stack.reply
         self.stack.bind(VMEM_PORT, self.vmem.handle)
         self.stack.listen(VMEM_PORT, self.vmem.serve)
         self.params = ParamClient(self.stack)
@@ -117,7 +118,14 @@ class CspNode:
         """Open a link as an interface of this node, by default with the node's own address."""
         own = self.address if address is None else address
         interface = self.stack.add_interface(link.name, own, link.send, netmask, default)
-        link.open(self.loop, lambda frame: self.stack.receive(interface, frame))
+
+        def receive(frame: bytes) -> None:
+            self.stack.receive(interface, frame)
+            # A link may hold many frames: what each of them wakes has its turn before the next
+            # one, or a checksum would be taken of memory that an earlier upload has yet to fill.
+            self.scheduler.run_ready()
+
+        link.open(self.loop, receive)
         self._links.append(link)
         return interface
 

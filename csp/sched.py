@@ -199,10 +199,11 @@ class Scheduler:
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 callback()
-                self._drain()
-        self._drain()
+                self.run_ready()
+        self.run_ready()
 
-    def _drain(self) -> None:
+    def run_ready(self) -> None:
+        """Run what is ready, without letting time pass; for drivers between two inputs."""
         while self._ready:
             self._ready.popleft()()
 

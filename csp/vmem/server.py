@@ -2,12 +2,15 @@
 
 The port is shared: an RDP connection is always for this server, a single packet is for procedures
 if its first byte has the highest bit set (csp.md 12.5). Requests that reach outside every area are
-refused by closing without data, or by silence. Source: csp.md 12.
+refused by closing without data, or by silence. A checksum of an area that is being written waits
+for the end of the upload, as in the reference, whose server does one thing at a time: operators ask
+for it right after an upload, while lost chunks may still be on their way. Source: csp.md 12.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,6 +35,8 @@ UPLOAD_PAUSE_S = 30.0
 PLAIN_LIMIT_BYTES = 1 << 20
 # A checksum is computed in one go; this bounds how long the node does nothing else (some 10 ms).
 CRC_LIMIT_BYTES = 16 << 20
+# Clients that wait for an upload to end; an operator asks again after a second.
+MAX_WAITING = 16
 
 
 class Stream(Protocol):
@@ -65,7 +70,8 @@ class VmemServer:
     """The memory server of one node.
 
     Bind `handle` and let `serve` listen, both on port 14. `procedures` gets the procedure requests
-    if the node has any; without it they are dropped. Raises MisuseError if areas share addresses.
+    if the node has any; without it they are dropped. `late_reply` sends an answer later than the
+    handler returned; without it nothing waits. Raises MisuseError if areas share addresses.
     """
 
     def __init__(
@@ -73,7 +79,10 @@ class VmemServer:
     ) -> None:
         self.areas = _without_overlap(areas)
         self.procedures = procedures
+        self.late_reply: Callable[[Packet, bytes], None] | None = None
         self.counters = VmemCounters()
+        self._being_written: list[Area] = []
+        self._waiting: deque[tuple[Packet, Request]] = deque(maxlen=MAX_WAITING)
         self._users: dict[int, UserHandler] = {}
 
     def register(self, kind: int, handler: UserHandler) -> None:
@@ -97,10 +106,27 @@ class VmemServer:
                 return None
             return self.procedures(packet)
         try:
-            return self._answer(decode_request(data))
+            request = decode_request(data)
+            if self._must_wait(request):
+                self._waiting.append((packet, request))
+                return None
+            return self._answer(request)
         except (DecodeError, MisuseError):
             self.counters.refused += 1
             return None
+
+    def _must_wait(self, request: Request) -> bool:
+        if request.kind != RequestKind.CRC32 or self.late_reply is None:
+            return False
+        return self._locate(request.address, request.length)[0] in self._being_written
+
+    def _serve_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, deque(maxlen=MAX_WAITING)
+        for packet, request in waiting:
+            if self._must_wait(request):
+                self._waiting.append((packet, request))
+            elif self.late_reply is not None:
+                self.late_reply(packet, self._checksum(request))
 
     def _answer(self, request: Request) -> Iterable[bytes]:
         if request.kind == RequestKind.LIST:
@@ -163,6 +189,7 @@ class VmemServer:
     async def _upload(self, request: Request, connection: Stream) -> None:
         area, offset = self._locate(request.address, 0)
         self.counters.uploads += 1
+        self._being_written.append(area)
         try:
             while (chunk := await connection.receive(UPLOAD_PAUSE_S)) is not None:
                 area.write(offset, chunk)
@@ -173,6 +200,8 @@ class VmemServer:
         finally:
             # What has arrived stays, as in the reference: the next pass goes on from there.
             self._flush(area)
+            self._being_written.remove(area)
+            self._serve_waiting()
 
     def _flush(self, area: Area) -> None:
         try:

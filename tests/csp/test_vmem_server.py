@@ -41,6 +41,7 @@ class Setup:
         self.ground, node = self.net.add(GROUND), self.net.add(NODE)
         self.ram = RamArea("ram", 5000, BASE)
         self.server = VmemServer(areas or [self.ram, RamArea("high", 100, 1 << 33)])
+        self.server.late_reply = node.reply
         node.bind(VMEM_PORT, self.server.handle)
         node.listen(VMEM_PORT, self.server.serve)
         self.node = node
@@ -49,6 +50,30 @@ class Setup:
 
 
 CONTENT = random.Random(3).randbytes(5000)
+
+
+def test_a_checksum_waits_for_the_upload_it_is_to_check():
+    setup = Setup()
+    sleep = setup.net.scheduler.sleep
+
+    async def session():
+        request = Request(version=1, kind=RequestKind.UPLOAD, address=BASE, length=200)
+        uploads = [await setup.ground.connect(NODE, VMEM_PORT) for _ in range(2)]
+        for upload in uploads:
+            await upload.send(encode_request(request))
+            await upload.send(CONTENT[:100])
+        await sleep(0.1)
+        asked = setup.net.scheduler.spawn(setup.client.crc32(NODE, BASE, 200))
+        elsewhere = await setup.client.crc32(NODE, 1 << 33, 100, version=2)
+        assert elsewhere == crc32c(bytes(100))
+        for upload in uploads:
+            await sleep(0.1)
+            assert not asked.done
+            await upload.send(CONTENT[100:200])
+            upload.close()
+        return await asked
+
+    assert setup.run(session()) == crc32c(CONTENT[:200])
 
 
 def test_list_in_all_versions():

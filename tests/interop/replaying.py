@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from csp.crc import crc32c
 from csp.packet import HEADER_BYTES, Flag, Packet, decode_frame
@@ -98,7 +98,7 @@ class Recording:
         return self.commands[max(first for first in self.commands if first <= frame.index)]
 
 
-class _RecordedChance(random.Random):
+class RecordedChance(random.Random):
     """Draws the initial sequence numbers of a recording, in order."""
 
     def __init__(self, numbers: list[int]) -> None:
@@ -121,25 +121,50 @@ def initial_numbers(recording: Recording) -> list[int]:
     return list(seen.values())
 
 
-def replay(recording: Recording, make: Callable[[Scheduler], Stack]) -> list[Frame]:
+class Player(Protocol):
+    """A node under replay: its stack, and its time."""
+
+    stack: Stack
+
+    def advance(self, now: float) -> None:
+        """Let time pass up to `now`; procedures and the like that were started come to an end."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class VirtualPlayer:
+    """A node that lives on a bare scheduler."""
+
+    def __init__(self, scheduler: Scheduler, stack: Stack) -> None:
+        self.stack = stack
+        self.advance = scheduler.advance
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+def replay(recording: Recording, player: Player) -> list[Frame]:
     """Return what our node answers to the recorded client."""
-    scheduler = Scheduler()
-    stack = make(scheduler)
-    stack.rng = _RecordedChance(initial_numbers(recording))
+    stack = player.stack
+    stack.rng = RecordedChance(initial_numbers(recording))
     answers: list[Frame] = []
     current = recording.frames[0]
 
     def collect(raw: bytes) -> None:
         packet = decode_frame(raw, recording.version)
-        if packet.src == recording.node and packet.dst == current.packet.src:
-            answers.append(Frame(current.index, scheduler.now, raw, packet))
+        if packet.dst == current.packet.src:
+            answers.append(Frame(current.index, current.time_s, raw, packet))
 
     interface = stack.add_interface("ZMQ", recording.node, collect, default=True)
-    for frame in recording.requests:
-        scheduler.advance(frame.time_s)
-        current = frame
-        stack.receive(interface, frame.raw)
-    scheduler.advance(recording.frames[-1].time_s + 1)
+    try:
+        for frame in recording.requests:
+            player.advance(frame.time_s)
+            current = frame
+            stack.receive(interface, frame.raw)
+        player.advance(recording.frames[-1].time_s + 1)
+    finally:
+        player.close()
     assert not stack.faults
     return answers
 
