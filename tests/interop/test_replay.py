@@ -30,7 +30,8 @@ _CUT_IDENTIFIERS = bytes.fromhex("cd01ff cd03ff  00 cd0400  4c 05")
 
 NAMES = sorted(path.stem for path in RECORDINGS.glob("*.json"))
 REFERENCE = [name for name in NAMES if name.startswith("reference_")]
-OURS = [name for name in NAMES if name not in REFERENCE]
+PROCEDURES = "procedures_ds_v2"
+OURS = [name for name in NAMES if name not in (*REFERENCE, PROCEDURES)]
 
 
 def unmeasured(frame: Frame, version: int) -> bytes:
@@ -123,6 +124,17 @@ def test_the_same_bytes_as_to_the_real_shell(name, tmp_path):
         then = [frame for frame in then if frame.is_rdp_data]
         now = [frame for frame in now if frame.is_rdp_data]
         assert_same(recording, [frame.raw for frame in now], then, [frame.raw for frame in then])
+
+
+def test_the_same_bytes_as_the_reference_procedure_server(tmp_path):
+    """Push, pull, slots, run, del and their refusals, as csp_proc with the limits of the M7."""
+    recording = Recording.load(RECORDINGS / f"{PROCEDURES}.json")
+    answers = replay(recording, PLAYERS["dish"](recording, tmp_path))
+    theirs = recording.answers
+    assert_same(
+        recording, [frame.raw for frame in answers], theirs, [frame.raw for frame in theirs]
+    )
+    assert len(theirs) > 15
 
 
 class Burst:
