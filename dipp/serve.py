@@ -9,7 +9,6 @@ import argparse
 import logging
 from pathlib import Path
 
-from csp.errors import MisuseError as CspMisuseError
 from csp.links.base import Link
 from csp.links.options import add_link_options, open_link
 from csp.loop import Loop
@@ -114,12 +113,12 @@ def _link(options: argparse.Namespace) -> Link:
     """Make the link; the flown options win. Raises csp's MisuseError."""
     if options.interface is None and options.device is not None:
         options.interface = "ZMQ"
-    if options.interface == "CAN":
-        raise CspMisuseError("CAN is not available here; use -i ZMQ or -i KISS")
     if options.interface is not None:
         device = options.device or _DEFAULT_DEVICES[options.interface]
         if options.interface == "ZMQ":
             options.hub = device
+        elif options.interface == "CAN":
+            options.can = device
         else:
             options.kiss = f"{device}@{options.baud}"
     return open_link(options, promiscuous=True)
@@ -157,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         loop.install_signals()
         node = DippNode(loop, forge, config)
-    except BaseException:
+    except BaseException:  # boundary: whatever went wrong, the forge must not stay behind
         forge.close()
         loop.close()
         raise

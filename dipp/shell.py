@@ -102,15 +102,8 @@ async def _fetch(
     session: Session, node: int, index: int, size_bytes: int
 ) -> tuple[Metadata, memoryview]:
     """Download one element of the ring and split it."""
-    with session.progress(f"image {index}", size_bytes) as progress:
-        seen = 0
-
-        def advance(done: int, total: int) -> None:
-            nonlocal seen
-            progress.advance(done - seen)
-            seen = done
-
-        data = await session.vmem.ring_download(node, _RING, index, advance)
+    with session.reporting(f"image {index}", size_bytes) as report:
+        data = await session.vmem.ring_download(node, _RING, index, report)
     [block] = split_blocks(data, 1, len(data))
     end = block.pixel_offset + block.pixel_size
     return block.metadata, memoryview(data)[block.pixel_offset : end]

@@ -49,16 +49,12 @@ async def _upload(session: Session, args: Args) -> None:
     if plan.offer is None or args.plan:
         return
     began = session.scheduler.now
-    stream, shown = len(plan.stream), 0
-    with session.progress(f"upload {name}", float(stream)) as progress:
-
-        def report(received: int) -> None:
-            nonlocal shown
-            progress.advance(received - shown)
-            shown = received
-
-        report(plan.received)
-        done = await client.upload(plan, report=report, patience_s=args.wait)
+    stream = len(plan.stream)
+    with session.reporting(f"upload {name}", stream) as report:
+        report(plan.received, stream)
+        done = await client.upload(
+            plan, report=lambda received: report(received, stream), patience_s=args.wait
+        )
     archive.keep(content)
     session.out(
         f"{name}: active on node {client.node} after {session.scheduler.now - began:.1f} s, "

@@ -45,14 +45,7 @@ async def _download(session: Session, args: Args) -> None:
     left = args.length - start
     if left <= 0:
         raise UsageError(f"{path} already has {start} of {args.length} bytes")
-    with session.progress(path.name, left) as progress:
-        seen = 0
-
-        def advance(done: int, total: int) -> None:
-            nonlocal seen
-            progress.advance(done - seen)
-            seen = done
-
+    with session.reporting(path.name, left) as report:
         try:
             data = await session.vmem.download(
                 session.node_of(args),
@@ -60,7 +53,7 @@ async def _download(session: Session, args: Args) -> None:
                 left,
                 version=args.version,
                 rdp=not args.no_rdp,
-                progress=advance,
+                progress=report,
             )
         except Incomplete as error:
             _write(path, start, error.data)
@@ -79,16 +72,9 @@ def _write(path: Path, offset: int, data: bytes) -> None:
 
 async def _upload(session: Session, args: Args) -> None:
     data = Path(args.file).read_bytes()
-    with session.progress(Path(args.file).name, len(data)) as progress:
-        seen = 0
-
-        def advance(done: int, total: int) -> None:
-            nonlocal seen
-            progress.advance(done - seen)
-            seen = done
-
+    with session.reporting(Path(args.file).name, len(data)) as report:
         await session.vmem.upload(
-            session.node_of(args), args.address, data, version=args.version, progress=advance
+            session.node_of(args), args.address, data, version=args.version, progress=report
         )
     session.out(f"{len(data)} bytes at {args.address:#x}, checksum verified")
 

@@ -141,6 +141,19 @@ class Session:
             raise UsageError(f"{text}: node numbers are 0..16383")
         return value
 
+    @contextmanager
+    def reporting(self, text: str, total: float) -> Iterator[Callable[[int, int], None]]:
+        """Show the progress of a transfer that tells (bytes done, bytes in all)."""
+        with self.progress(text, total) as progress:
+            shown = 0
+
+            def report(done: int, total: int) -> None:
+                nonlocal shown
+                progress.advance(done - shown)
+                shown = done
+
+            yield report
+
     async def run(self, line: str) -> None:
         """Run one line. Raises CspError (or a subclass) when it fails."""
         words = split_words(line, self.variables)
