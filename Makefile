@@ -10,10 +10,11 @@ TEST_STAMP := $(VENV)/.test-ready
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
-.PHONY: help run test lint shell proto clean
+.PHONY: help run test bench lint shell proto clean
 help:
 	@echo "make run     set up and fly the demo mission; writes out/demo/report.html"
 	@echo "make test    set up and run all tests        (PYTEST_ARGS='-k ring' narrows it)"
+	@echo "make bench   measure; writes out/bench/bench.json"
 	@echo "make lint    ruff and mypy"
 	@echo "make shell   the emulated payload with a CSH-like shell on it"
 	@echo "make proto   regenerate dipp/pb from proto/"
@@ -36,6 +37,9 @@ run: $(RUN_STAMP)
 
 test: $(TEST_STAMP)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+bench: $(RUN_STAMP)
+	$(BIN)/python -m bench.dish_vm
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
