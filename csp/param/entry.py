@@ -44,6 +44,16 @@ def encode_entry(entry: ListEntry) -> bytes:
     return head + encode_text(spec.help) + b"\0"
 
 
+def _array_size(kind: int, listed: int) -> int:
+    if 1 <= listed <= ARRAY_MAX:
+        return listed
+    # The flown camera's text of 512 bytes is listed as 0; it takes what a packet can carry.
+    if listed == 0 and kind == ParamType.STRING:
+        return ARRAY_MAX
+    # Otherwise 0 and 255 mean a scalar to real clients (csp.md 9).
+    return 1
+
+
 def _make_spec(
     number: int, kind: int, size: int, mask: int, name: bytes, unit: bytes, text: bytes
 ) -> ParamSpec:
@@ -54,8 +64,7 @@ def _make_spec(
             id=number,
             name=decode_text(name[:NAME_MAX]),
             type=ParamType(kind),
-            # 0 and 255 mean a scalar to real clients (csp.md 9).
-            array_size=size if 1 <= size <= ARRAY_MAX else 1,
+            array_size=_array_size(kind, size),
             mask=Mask(mask),
             unit=decode_text(unit[:UNIT_MAX]),
             help=decode_text(text),

@@ -7,6 +7,7 @@ the value, the value has another type, or the list is too old. Source: dish.md 7
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,11 @@ class RemoteTable:
         entry = self._lists.get(node)
         return entry.params if entry is not None else []
 
+    def add(self, param: RemoteParam) -> None:
+        """Know a parameter without asking its node, until the list is downloaded."""
+        others = [other for other in self.cached(param.node) if other.spec.name != param.spec.name]
+        self._keep(param.node, [*others, param], math.inf)
+
     def invalidate(self, node: int | None = None) -> None:
         """Forget the list of a node, or all lists."""
         if node is None:
@@ -78,10 +84,11 @@ class RemoteTable:
         task = self._downloads.pop(node)
         if task.error is not None:
             return
-        params = task.result()
+        self._keep(node, task.result(), self.client.stack.scheduler.now + self._ttl_s)
+
+    def _keep(self, node: int, params: list[RemoteParam], expires: float) -> None:
         # The first of a name wins, as a search in table order would.
         by_name = {param.spec.name: param for param in reversed(params)}
-        expires = self.client.stack.scheduler.now + self._ttl_s
         self._lists[node] = _CachedList(by_name, params, expires)
 
     async def find(self, node: int, name: str) -> RemoteParam:

@@ -17,7 +17,8 @@ from csp.param.format import (
     parse_mask,
     parse_target,
 )
-from csp.param.types import Mask, Value
+from csp.param.spec import ParamSpec
+from csp.param.types import TYPE_BY_LABEL, Mask, Value
 from csp.shell.command import NODE_OPTIONS, Args, Command, Option, Positional, UsageError, unsigned
 from csp.shell.completers import parameters
 from csp.shell.session import CommandFailed, Session
@@ -54,6 +55,24 @@ async def _list(session: Session, args: Args) -> None:
         raise CommandFailed(f"the list of node {node} is not here: list download -n {node}")
     for param in shown:
         session.out(format_row(param.spec, node, None, verbose=args.verbose))
+
+
+async def _list_add(session: Session, args: Args) -> None:
+    kind = TYPE_BY_LABEL.get(args.type)
+    if kind is None:
+        raise UsageError(f"list add: {args.type!r} is none of {', '.join(TYPE_BY_LABEL)}")
+    spec = ParamSpec(
+        id=args.id,
+        name=args.name,
+        type=kind,
+        array_size=args.array,
+        mask=Mask(args.mask) | Mask.REMOTE,
+        unit=args.unit or "",
+        help=args.comment or "",
+    )
+    node = session.node_of(args)
+    session.remote.add(RemoteParam(spec=spec, node=node))
+    session.out(format_row(spec, node, None, verbose=3))
 
 
 async def _pull(session: Session, args: Args) -> None:
@@ -212,6 +231,30 @@ COMMANDS = (
         summary="fetch the parameter list of a node; names work from then on",
         run=_download,
         options=NODE_OPTIONS,
+    ),
+    Command(
+        path=("list", "add"),
+        summary="describe a parameter by hand, such as one that its node does not list",
+        run=_list_add,
+        options=(
+            *NODE_OPTIONS,
+            Option(
+                short="-a",
+                long="--array",
+                metavar="N",
+                convert=unsigned,
+                default=1,
+                help="array size; bytes of str and dat",
+            ),
+            _mask_option("-m", "--mask", 0, "letters as lists show them"),
+            Option(short="-u", long="--unit", metavar="TEXT", help="unit"),
+            Option(short="-c", long="--comment", metavar="TEXT", help="help text"),
+        ),
+        positionals=(
+            Positional(name="name"),
+            Positional(name="id", convert=unsigned),
+            Positional(name="type", help="u08 .. dat as lists show them"),
+        ),
     ),
     Command(
         path=("list",),

@@ -83,6 +83,13 @@ def test_array_sizes_0_and_255_mean_a_scalar(size):
     assert decode_entry(bytes(raw)).spec.array_size == 1
 
 
+def test_a_text_listed_with_size_0_takes_what_a_packet_can_carry():
+    """The flown camera's capture_param has 512 bytes; the entry keeps the low eight bits."""
+    raw = bytearray(bytes.fromhex(ENTRIES[0]["hex"]))
+    raw[4:6] = ParamType.STRING, 0
+    assert decode_entry(bytes(raw)).spec.array_size == 254
+
+
 def check(raw, version):
     try:
         entry = decode_entry(raw, version)

@@ -142,6 +142,17 @@ def test_memory_of_a_node(rig: Rig, tmp_path: Path) -> None:
     assert "error" in rig.run(f"vmem download 0x9000 4 {copy}", ok=False)
 
 
+def test_list_add_makes_a_parameter_known_without_its_node(rig: Rig) -> None:
+    assert "u16[4]" in rig.run("list add -n 9 -a 4 -m c -u V rails 77 u16")
+    rig.run("list add -n 9 -a 20 label 3 str")
+    assert "hello" in rig.run("set -n 9 label hello")
+    assert rig.node.table["label"].get() == "hello"
+    assert rig.session.remote.list_downloads == 0
+    assert "none of u08" in rig.run("list add -n 9 rails 77 int", ok=False)
+    rig.run("list download -n 9")
+    assert "rails" not in rig.run("list -n 9")
+
+
 def test_watch_repeats_and_variables_expand(rig: Rig) -> None:
     rig.run("var WHEEL 9")
     assert rig.run("watch -n 1 -c 3 ping $(WHEEL)").count("Ping node 9") == 3
