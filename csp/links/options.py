@@ -8,6 +8,7 @@ from pathlib import Path
 
 from csp.errors import MisuseError
 from csp.links.base import Link
+from csp.links.can import CanLink
 from csp.links.kiss import DEFAULT_BAUD, KissLink
 from csp.links.udp import UdpLink
 from csp.links.zmq import PUB_PORT, SUB_PORT, ZmqLink
@@ -82,6 +83,7 @@ def add_link_options(parser: argparse.ArgumentParser, *, address: int) -> None:
         metavar="DEVICE[@BAUD]",
         help=f"serial line in KISS framing (default {DEFAULT_BAUD} baud)",
     )
+    links.add_argument("--can", metavar="IFACE", help="CAN bus through SocketCAN, as in --can can0")
     group.add_argument(
         "--key-file",
         type=Path,
@@ -99,6 +101,14 @@ def open_link(options: argparse.Namespace, *, promiscuous: bool = False) -> Link
         if options.kiss:
             device, _, baud = options.kiss.partition("@")
             return KissLink(device, baud=int(baud or DEFAULT_BAUD), version=options.csp_version)
+        if options.can:
+            return CanLink(
+                options.can,
+                address=options.address,
+                netmask=options.netmask,
+                version=options.csp_version,
+                promiscuous=promiscuous,
+            )
         hub = HubAddress.parse(options.hub)
     except ValueError as error:
         raise MisuseError(f"cannot understand the link: {error}") from None

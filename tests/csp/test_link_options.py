@@ -29,7 +29,7 @@ def test_hub_address(text: str, host: str, sub_port: int, pub_port: int) -> None
 
 @pytest.mark.parametrize("text", ["", ":1:2", "h:1", "h:1:2:3", "h:a:b", "h:0:7000", "h:1:70000"])
 def test_a_bad_hub_address_is_refused_with_its_text(text: str) -> None:
-    with pytest.raises(ValueError, match="is not HOST|ports are"):
+    with pytest.raises(ValueError, match=r"is not HOST|ports are"):
         HubAddress.parse(text)
 
 
@@ -43,7 +43,13 @@ def test_udp_is_chosen_and_the_rest_has_defaults() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("--udp", "nonsense"), ("--udp", "h:a:b"), ("--hub", "x:y"), ("--kiss", "/dev/nothing@9")],
+    [
+        ("--udp", "nonsense"),
+        ("--udp", "h:a:b"),
+        ("--hub", "x:y"),
+        ("--kiss", "/dev/nothing@9"),
+        ("--can", "no_such_can0"),
+    ],
 )
 def test_a_link_that_cannot_be_is_named(words: tuple[str, ...]) -> None:
     with pytest.raises(MisuseError):
