@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dipp.errors import Code
+from dipp.hostile_c import C_SOURCE
 from dipp.runner.values import ModuleStep
 
 OK = 0
@@ -35,8 +36,13 @@ class Fault:
     content: bytes | None = None
     timeout_s: float = 5.0
     exception: str = ""
-    orphans: int = 0
+    # None: any number of them.
+    orphans: int | None = 0
     leaked_segments: int = 0
+    # A text that the log in the crash record must contain.
+    log: str = ""
+    # Injected only if one of these rungs holds.
+    needs: tuple[str, ...] = ()
 
     @property
     def needs_compiler(self) -> bool:
@@ -80,7 +86,61 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
-_LEAK_SEGMENT = "ctypes.CDLL(None).shmget(0, 4096, 0o1600)\n"
+
+_BOUNDED = ("cgroup", "processes")
+# Stops by itself, above every bound.
+_MANY_PROCESSES = """\
+for count in range(200):
+    try:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+    except OSError:
+        break
+else:
+    fail(1, 'nobody stopped it')
+"""
+_FORK_BOMB = """\
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
+_LIBC_CALL = """\
+def call(name, *arguments):
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+"""
+# Fault id, name, body: system calls that are refused with EPERM.
+REFUSED_CALLS: tuple[tuple[int, str, str], ...] = (
+    (28, "kills-its-parent", "os.kill(os.getppid(), signal.SIGKILL)"),
+    # Signal 0 asks for the permission only, which is all that must not be given.
+    (28, "kills-everybody", "os.kill(-1, 0)"),
+    (28, "kills-by-descriptor",
+     "signal.pidfd_send_signal(os.pidfd_open(os.getppid()), signal.SIGKILL)"),
+    (28, "limits-its-parent",
+     "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))"),
+    (29, "traces-its-parent", _LIBC_CALL + "call('ptrace', 16, os.getppid(), 0, 0)"),
+    (29, "writes-memory-of-its-parent",
+     _LIBC_CALL + "call('process_vm_writev', os.getppid(), None, 0, None, 0, 0)"),
+    (30, "opens-a-socket", "socket.socket()"),
+    (30, "opens-a-local-socket", "socket.socket(socket.AF_UNIX)"),
+    (31, "executes-a-program", "os.execv('/bin/sh', ['sh', '-c', 'exit 0'])"),
+    (31, "spawns-a-program", "import subprocess\nsubprocess.run(['/bin/true'])"),
+    (31, "enters-a-namespace", _LIBC_CALL + "call('unshare', 0x10000000)"),
+    (32, "makes-a-segment", _LIBC_CALL + "call('shmget', 0, 4096, 0o1600)"),
+    (33, "unlinks-the-queue", _LIBC_CALL + "call('mq_unlink', b'/dipp-none')"),
+)  # fmt: skip
+# The same for files.
+REFUSED_FILES: tuple[tuple[int, str, str], ...] = (
+    (29, "opens-memory-of-its-parent", "open(f'/proc/{os.getppid()}/mem', 'r+b')"),
+    (31, "writes-outside-its-scratch", "open('/tmp/dipp-was-here', 'w')"),
+    (31, "writes-its-own-code", "open(__file__, 'a')"),
+    (31, "reads-what-is-not-its-business", "open('/etc/hostname').read()"),
+    (32, "reopens-its-mappings", "os.listdir('/proc/self/map_files')"),
+    (33, "opens-foreign-shared-memory", "open('/dev/shm/dipp-was-here', 'w')"),
+)
 
 DIES: tuple[Fault, ...] = (
     _fault(1, "null-dereference", Code.SIGNAL, native="null", exception="SIGSEGV"),
@@ -173,19 +233,39 @@ HARMS_OTHERS: tuple[Fault, ...] = (
         26, "daemon-and-hang", Code.TIMEOUT, body=_DAEMON + "time.sleep(60)", orphans=1,
         timeout_s=_SHORT_S,
     ),
-    # Without a namespace of its own the host dies; in one it is process 1 and out of reach.
     _fault(
-        28, "kills-its-parent", OK, Code.HOST_DIED,
-        body="os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(0.05)",
+        27, "many-processes", OK, body=_MANY_PROCESSES, orphans=None, needs=_BOUNDED
+    ),
+    _fault(
+        27, "fork-bomb", Code.TIMEOUT, body=_FORK_BOMB, orphans=None, needs=_BOUNDED,
+        timeout_s=_SHORT_S,
+    ),
+    *(
+        _fault(
+            number, name, Code.EXIT_WITHOUT_CODE, exception="PermissionError", body=body,
+            needs=("seccomp",),
+        )
+        for number, name, body in REFUSED_CALLS
+    ),
+    *(
+        _fault(
+            number, name, Code.EXIT_WITHOUT_CODE, exception="PermissionError", body=body,
+            needs=("landlock",),
+        )
+        for number, name, body in REFUSED_FILES
     ),
     _fault(32, "removes-its-segment", Code.SHM_ATTACH, native="remove"),
-    _fault(34, "leaks-a-segment", OK, body=_LEAK_SEGMENT, leaked_segments=1),
+    _fault(34, "leaks-a-segment", OK, native="leak", leaked_segments=1),
     _fault(34, "leaks-and-crashes", Code.SIGNAL, native="leak-and-crash", leaked_segments=1),
     _fault(35, "leaks-descriptors", OK, body="[os.dup(0) for _ in range(50)]"),
     _fault(
         36, "changes-everything", OK,
         body="os.chdir('/')\nos.umask(0)\nsignal.pthread_sigmask(signal.SIG_BLOCK, {2, 15})\n"
         "os.environ.clear()\nimport locale; locale.setlocale(locale.LC_ALL, 'C')",
+    ),
+    _fault(
+        37, "prints-control-codes", Code.SIGNAL, log="\\x1b[2J\\x07",
+        body="os.write(2, b'\\x1b[2J\\x07\\n')\nos.abort()",
     ),
 )  # fmt: skip
 
@@ -285,81 +365,6 @@ LOADING: tuple[Fault, ...] = (
 )  # fmt: skip
 
 FAULTS: tuple[Fault, ...] = (*DIES, *HANGS, *HARMS_OTHERS, *LIES, *LOADING)
-
-C_SOURCE = r"""
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/shm.h>
-#include <unistd.h>
-
-typedef struct {
-    long mtype; int32_t num_images, batch_size, shmid, pipeline_id; void *data;
-} ImageBatch;
-typedef struct {
-    char *key; int32_t value_case;
-    union { int bool_value; int32_t int_value; float float_value; char *string_value; };
-} Param;
-typedef struct { size_t n; Param **items; } ParamList;
-
-static int zero;
-static int overflow(volatile char *from) {
-    volatile char here[65536];
-    here[0] = from[0];
-    return overflow(here) + here[1];
-}
-
-ImageBatch run(ImageBatch *input, ParamList *params, int *error_pipe) {
-    ImageBatch out = *input;
-    const char *what = "";
-    for (size_t i = 0; i < params->n; i++)
-        if (!strcmp(params->items[i]->key, "case") && params->items[i]->value_case == 5)
-            what = params->items[i]->string_value;
-    #define CASE(name) if (!strcmp(what, name))
-    CASE("null") *(volatile int *)(intptr_t)zero = 1;
-    CASE("rodata") *(volatile char *)"constant" = 1;
-    CASE("jump") ((void (*)(void))(intptr_t)zero)();
-    CASE("divide") out.num_images = out.batch_size / *(volatile int *)&zero;
-    CASE("illegal") __builtin_trap();
-    CASE("abort") abort();
-    CASE("double-free") { char *volatile p = malloc(64); free(p); free(p); }
-    CASE("overflow") out.num_images = overflow("x");
-    CASE("exit-1") exit(1);
-    CASE("exit-0") exit(0);
-    CASE("code") {
-        uint16_t code = params->items[1]->int_value;
-        if (write(error_pipe[1], &code, sizeof code) != 2) abort();
-        exit(1);
-    }
-    CASE("half-a-code") { if (write(error_pipe[1], "x", 1) != 1) abort(); exit(1); }
-    CASE("memory") memset(malloc((size_t)64 << 30), 1, 64);
-    CASE("spin") for (;;) *(volatile int *)&zero;
-    CASE("remove") shmctl(input->shmid, IPC_RMID, 0);
-    CASE("leak-and-crash") { shmget(IPC_PRIVATE, 4096, 0600); abort(); }
-    CASE("other-segment") out.shmid += 12345;
-    CASE("size-negative") out.batch_size = -5;
-    CASE("size-zero") out.batch_size = 0;
-    CASE("size-large") out.batch_size += 4096;
-    CASE("count-large") out.num_images = 1000000;
-    CASE("count-negative") out.num_images = -1;
-    CASE("count-zero") out.num_images = 0;
-    CASE("pipeline") out.pipeline_id = 6;
-    CASE("meta-size") { uint32_t *p = shmat(input->shmid, 0, 0); *p = 0x7fffffff; shmdt(p); }
-    CASE("invert") {
-        unsigned char *p = shmat(input->shmid, 0, 0);
-        uint32_t skip; memcpy(&skip, p, 4);
-        for (int i = 4 + skip; i < input->batch_size; i++) p[i] ^= 0xff;
-        shmdt(p);
-    }
-    CASE("new-segment") {
-        unsigned char *from = shmat(input->shmid, 0, 0);
-        out.shmid = shmget(IPC_PRIVATE, input->batch_size + 100, 0600);
-        memcpy(shmat(out.shmid, 0, 0), from, input->batch_size);
-        shmctl(input->shmid, IPC_RMID, 0);
-    }
-    return out;
-}
-"""
 
 
 def has_compiler() -> bool:

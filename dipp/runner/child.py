@@ -31,6 +31,7 @@ from dipp.runner.protocol import (
 )
 from dipp.runner.values import Policy, clip
 from dipp.runner.wire import FrameError
+from dipp.sandbox.gear import Gear
 from dipp.sandbox.ladder import climb
 from dipp.sandbox.limits import Confinement
 from dipp.sdk import ModuleError
@@ -41,7 +42,12 @@ _TRACEBACK_FRAMES = 12
 
 
 def run_child(
-    channel: Channel, module: LoadedModule, policy: Policy, log_fd: int, parent_pid: int
+    channel: Channel,
+    module: LoadedModule,
+    policy: Policy,
+    gear: Gear,
+    log_fd: int,
+    parent_pid: int,
 ) -> NoReturn:
     """Wait for the order, run the module, report, exit. Never returns."""
     status = 1
@@ -50,14 +56,16 @@ def run_child(
         os.dup2(log_fd, 2)
         # The interpreter ignores this signal; a module shall die of it like any program.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        status = _follow_order(channel, module, policy, parent_pid)
+        status = _follow_order(channel, module, policy, gear, parent_pid)
     except BaseException:  # boundary: nothing may unwind into the host's code
         traceback.print_exc(limit=_TRACEBACK_FRAMES)
     finally:
         os._exit(status)
 
 
-def _follow_order(channel: Channel, module: LoadedModule, policy: Policy, parent_pid: int) -> int:
+def _follow_order(
+    channel: Channel, module: LoadedModule, policy: Policy, gear: Gear, parent_pid: int
+) -> int:
     message = channel.receive((Go,))
     if message is None:
         return 1
@@ -76,8 +84,10 @@ def _follow_order(channel: Channel, module: LoadedModule, policy: Policy, parent
         timeout_s=module.step.timeout_s,
         parent_pid=parent_pid,
         keep_fds=(channel.fileno(), *pipe),
+        gear=gear,
+        is_native=module.is_native,
     )
-    climb(confinement, policy.skipped_rungs)
+    climb(confinement, (*policy.skipped_rungs, *gear.absent))
     frame, status = _execute(go, module, space, error_pipe)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()

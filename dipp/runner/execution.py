@@ -31,6 +31,7 @@ from dipp.runner.wait import (
     wait_readable,
 )
 from dipp.runner.wire import FrameError
+from dipp.sandbox.gear import Gear
 
 _ANSWERS: tuple[type[ModuleDone | ModuleFailed | ModuleRaised], ...] = (
     ModuleDone,
@@ -51,7 +52,7 @@ class StuckChildError(Exception):
 class Execution:
     """A child that waits for its order. `close` must be called whatever happens."""
 
-    def __init__(self, module: LoadedModule, policy: Policy) -> None:
+    def __init__(self, module: LoadedModule, policy: Policy, gear: Gear) -> None:
         self.frames: list[Frame | None] = []
         self.log = LogTail()
         self.burial = Burial()
@@ -70,7 +71,7 @@ class Execution:
             parent = os.getpid()
             self.pid = os.fork()
             if self.pid == 0:
-                run_child(theirs, module, policy, log_write_fd, parent)
+                run_child(theirs, module, policy, gear, log_write_fd, parent)
             self.pidfd = os.pidfd_open(self.pid)
             self.outer_pid = outer_pid(self.pidfd, self.pid)
         except OSError:

@@ -16,7 +16,14 @@ from dipp.errors import Code, ContentError
 from dipp.runner.channel import Channel, close_fds
 from dipp.runner.forgehandle import ForgeHandle, start_forge
 from dipp.runner.outcome import Assignment, Completed, Failed, Job, Outcome, assign, collect_images
-from dipp.runner.protocol import MAX_STEPS, HostExited, HostRefused, HostSpawned, SpawnHost
+from dipp.runner.protocol import (
+    MAX_STEPS,
+    ForgeReady,
+    HostExited,
+    HostRefused,
+    HostSpawned,
+    SpawnHost,
+)
 from dipp.runner.values import Chain, CrashRecord, ModuleStep, Policy, StageStats
 from dipp.runner.wire import FrameError
 from dipp.supervisor.driver import HostDriver
@@ -57,6 +64,9 @@ class Limits:
     load_timeout_s: float = 20.0
     # How long a host may take beyond its modules' own deadlines, and to end when told to.
     grace_s: float = 2.0
+    max_processes: int = 64
+    # Whom modules run as; only a node that is root can choose.
+    module_user: str = ""
     skipped_rungs: tuple[str, ...] = ()
 
     def policy(self) -> Policy:
@@ -66,6 +76,8 @@ class Limits:
             arena_bytes=self.arena_mb * _MEGABYTE,
             file_bytes=self.file_mb * _MEGABYTE,
             open_files=self.open_files,
+            processes=self.max_processes,
+            user=self.module_user,
             skipped_rungs=self.skipped_rungs,
         )
 
@@ -327,7 +339,9 @@ class Executor:
             host.spawned(fds[0])
             return
         close_fds(fds)
-        if isinstance(report, HostExited):
+        if isinstance(report, ForgeReady):
+            self.stats.missing_rungs = report.missing_rungs
+        elif isinstance(report, HostExited):
             self.stats.orphans += report.orphans
             self.stats.hosts_lost += bool(report.signal)
             if host is not None:

@@ -33,8 +33,10 @@ from dipp.runner.wait import (
     sweep_sysv_segments,
 )
 from dipp.runner.wire import FrameError
+from dipp.sandbox.cgroups import Cgroup, Cgroups
 from dipp.sandbox.limits import close_all_but
 from dipp.sandbox.namespaces import PidNamespaces
+from dipp.sandbox.trial import try_everything
 
 # Everything modules commonly need. Absent ones are simply not there for the modules either.
 PRELOADED = (
@@ -54,6 +56,7 @@ class _HostProcess:
     pid: int
     pidfd: int
     scratch: str
+    cgroup: Cgroup | None
 
 
 def preload() -> None:
@@ -75,12 +78,14 @@ class Forge:
         self._node = node
         self._namespaces = namespaces
         self._scratch_root = scratch_root
+        self._cgroups = Cgroups()
         self._hosts: dict[int, _HostProcess] = {}
 
     def serve(self) -> None:
         """Fork and bury until the node hangs up."""
         wake_fd = _wake_on_sigterm()
-        self._tell(ForgeReady(pid=os.getpid()))
+        missing = try_everything(self._scratch_root, self._namespaces)
+        self._tell(ForgeReady(pid=os.getpid(), missing_rungs=missing))
         while True:
             poller = select.poll()
             for fd in (self._node.fileno(), wake_fd, *(h.pidfd for h in self._hosts.values())):
@@ -98,6 +103,9 @@ class Forge:
         for host in list(self._hosts.values()):
             bury(host.pid, host.pidfd)
         sweep_orphans()
+        for host in self._hosts.values():
+            if host.cgroup is not None:
+                host.cgroup.remove()
 
     def _obey(self) -> bool:
         """Take one order. Return False if the node is gone."""
@@ -120,13 +128,18 @@ class Forge:
 
     def _spawn(self, number: int, control_fd: int) -> None:
         scratch = tempfile.mkdtemp(prefix=f"host{number}-", dir=self._scratch_root)
+        # The module user passes through here to its own directory.
+        os.chmod(scratch, 0o711)
+        cgroup = self._cgroups.create()
         parent = os.getpid()
         pid, is_separate = self._namespaces.fork()
         if pid == 0:
             # The parent of process 1 has no number it could see.
-            _become_host(control_fd, scratch, 0 if is_separate else parent)
+            _become_host(control_fd, scratch, 0 if is_separate else parent, cgroup)
         pidfd = os.pidfd_open(pid)
-        self._hosts[number] = _HostProcess(number=number, pid=pid, pidfd=pidfd, scratch=scratch)
+        self._hosts[number] = _HostProcess(
+            number=number, pid=pid, pidfd=pidfd, scratch=scratch, cgroup=cgroup
+        )
         self._tell(HostSpawned(host=number, pid=pid), [pidfd])
 
     def _bury(self, host: _HostProcess) -> None:
@@ -136,6 +149,8 @@ class Forge:
         os.close(host.pidfd)
         orphans = sweep_orphans({other.pid for other in self._hosts.values()})
         sweep_sysv_segments({host.pid, *orphans})
+        if host.cgroup is not None:
+            host.cgroup.remove()
         with contextlib.suppress(RecursionError):
             shutil.rmtree(host.scratch, ignore_errors=True)
         report = HostExited(
@@ -156,7 +171,7 @@ class Forge:
             self._node.send(frame, fds)
 
 
-def _become_host(control_fd: int, scratch: str, parent_pid: int) -> None:
+def _become_host(control_fd: int, scratch: str, parent_pid: int, cgroup: Cgroup | None) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -168,7 +183,7 @@ def _become_host(control_fd: int, scratch: str, parent_pid: int) -> None:
         for standard in (0, 1, 2):
             os.dup2(null, standard)
         os.close(null)
-        host_main(Channel.from_fd(3), scratch, parent_pid)
+        host_main(Channel.from_fd(3), scratch, parent_pid, cgroup)
     finally:
         os._exit(1)
 

@@ -42,6 +42,8 @@ class ForgeHandle:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
+                    # The directory the node happens to be in is no place for libraries.
+                    "-P",
                     "-m",
                     "dipp.runner.forge",
                     str(theirs.fileno()),
@@ -66,6 +68,8 @@ class ForgeHandle:
             fcntl.flock(lock_fd, fcntl.LOCK_SH)
             # Somebody who cleans up may have taken it for stale before it was locked.
             if os.path.exists(path):
+                # A module user passes through here to its own directory.
+                os.chmod(path, 0o711)
                 return path, lock_fd
             os.close(lock_fd)
 

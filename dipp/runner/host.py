@@ -33,16 +33,21 @@ from dipp.runner.protocol import (
 from dipp.runner.stage import BatchState, StageRunner
 from dipp.runner.values import CrashRecord, StageStats, clip
 from dipp.runner.wait import become_subreaper
-from dipp.sandbox.ladder import missing_rungs
+from dipp.sandbox.cgroups import Cgroup
+from dipp.sandbox.enclosure import enclose_host
+from dipp.sandbox.gear import Gear, make_gear
 from dipp.sandbox.limits import die_with
 from dipp.sandbox.namespaces import separate_ipc
+from dipp.sandbox.trial import NO_NAMESPACES, merge, try_ladder
 
 _ORDERS: tuple[type[RunBatch | Quit], ...] = (RunBatch, Quit)
 # Escaped text of one byte per character; fits the field of the frame.
 LOG_LIMIT_CHARS = 2000
 
 
-def host_main(control: Channel, scratch_root: str, parent_pid: int) -> NoReturn:
+def host_main(
+    control: Channel, scratch_root: str, parent_pid: int, cgroup: Cgroup | None
+) -> NoReturn:
     """Load the chain and run batches until told to quit. Never returns."""
     status = 1
     try:
@@ -51,7 +56,7 @@ def host_main(control: Channel, scratch_root: str, parent_pid: int) -> NoReturn:
         become_subreaper()
         # Both or none: the forge decided for the process numbers.
         is_separate = parent_pid == 0 and separate_ipc()
-        _Host(control, scratch_root, is_separate).serve()
+        _Host(control, scratch_root, cgroup, is_separate).serve()
         status = 0
     except BaseException:  # boundary: a fault of the runner itself becomes a report
         with contextlib.suppress(OSError):
@@ -61,8 +66,12 @@ def host_main(control: Channel, scratch_root: str, parent_pid: int) -> NoReturn:
 
 
 class _Host:
-    def __init__(self, control: Channel, scratch_root: str, is_separate: bool) -> None:
+    def __init__(
+        self, control: Channel, scratch_root: str, cgroup: Cgroup | None, is_separate: bool
+    ) -> None:
         self._is_separate = is_separate
+        self._cgroup = cgroup
+        self._gear = Gear()
         self._control = control
         self._scratch_root = scratch_root
         self._modules: list[LoadedModule] = []
@@ -76,6 +85,7 @@ class _Host:
             return
         runner = StageRunner(
             policy=order.policy,
+            gear=self._gear,
             scratch_root=self._scratch_root,
             control_fd=self._control.fileno(),
         )
@@ -88,6 +98,7 @@ class _Host:
                 self._run(runner, order.chain.pipeline_id, frame, expect_fds(fds, 1)[0])
 
     def _load(self, order: LoadChain) -> bool:
+        missing = self._enclose(order)
         for step in order.chain.steps:
             self._control.send(LoadingModule(position=step.index))
             try:
@@ -99,11 +110,18 @@ class _Host:
         # Frozen objects are not touched by a collection in a child, so their pages stay shared.
         gc.collect()
         gc.freeze()
-        missing = missing_rungs(order.policy.skipped_rungs)
-        if not self._is_separate:
-            missing = (*missing, "namespaces: not allowed or switched off")
+        missing = merge(missing, try_ladder(order.policy, self._gear))
         self._control.send(ChainLoaded(rss_kb=_private_kb(), missing_rungs=missing))
         return True
+
+    def _enclose(self, order: LoadChain) -> tuple[str, ...]:
+        """Restrict this process before it loads anything; prepare what its children put on."""
+        policy, paths = order.policy, [step.path for step in order.chain.steps]
+        outer = enclose_host(self._scratch_root, paths, policy=policy, cgroup=self._cgroup)
+        missing = outer if self._is_separate else (NO_NAMESPACES, *outer)
+        is_filtered = not any(text.startswith("seccomp:") for text in missing)
+        self._gear = make_gear(policy, self._scratch_root, paths, is_host_filtered=is_filtered)
+        return missing
 
     def _run(self, runner: StageRunner, pipeline_id: int, order: RunBatch, input_fd: int) -> None:
         state = BatchState(

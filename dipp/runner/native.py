@@ -19,7 +19,7 @@ from dipp.manifest import ParamValue
 from dipp.runner.protocol import Go
 from dipp.workspace import ImageRef, ModuleError, SegmentRange, Workspace
 
-_IPC_PRIVATE, _IPC_CREAT, _IPC_RMID, _IPC_STAT = 0, 0o1000, 0, 2
+_IPC_PRIVATE, _IPC_CREAT, _IPC_RMID, _IPC_SET, _IPC_STAT = 0, 0o1000, 0, 1, 2
 _SHMAT_FAILED = ctypes.c_void_p(-1).value
 _MESSAGE_TYPE = 1
 # Value cases of ModuleParameter, in the order bool before int: every bool is an int.
@@ -179,6 +179,14 @@ def create_segment(size_bytes: int) -> int:
     if shmid < 0:
         raise OSError(ctypes.get_errno(), f"System V segment of {size_bytes} bytes")
     return shmid
+
+
+def give_segment(shmid: int, uid: int, gid: int) -> None:
+    """Make a user the owner of a segment. Raises OSError."""
+    status = _ShmidDs()
+    status.perm.uid, status.perm.gid, status.perm.mode = uid, gid, 0o600
+    if _LIBC.shmctl(shmid, _IPC_SET, ctypes.byref(status)) != 0:
+        raise OSError(ctypes.get_errno(), f"System V segment for user {uid}")
 
 
 def remove_segment(shmid: int) -> None:

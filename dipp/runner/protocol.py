@@ -41,9 +41,10 @@ REASON_LIMIT_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgeReady:
-    """Forge to node: imports are done, hosts can be asked for."""
+    """Forge to node: imports are done, hosts can be asked for; these rungs cannot hold here."""
 
     pid: int
+    missing_rungs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +230,8 @@ _POLICY = Record(
     arena_bytes=U64,
     file_bytes=U64,
     open_files=U32,
+    processes=U32,
+    user=_NAME,
     skipped_rungs=Many(_NAME, 32),
 )
 _STAGES = Many(
@@ -249,7 +252,7 @@ _STAGES = Many(
 )
 
 _FRAMES: dict[int, Record] = {
-    1: Record(ForgeReady, pid=U32),
+    1: Record(ForgeReady, pid=U32, missing_rungs=Many(_NAME, 32)),
     2: Record(SpawnHost, host=U32),
     3: Record(HostSpawned, host=U32, pid=U32),
     4: Record(HostRefused, host=U32, errno=U32),

@@ -7,6 +7,7 @@ Source: dipp.md 10 and 11.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -19,11 +20,12 @@ from dipp.runner.arena import create_arena, freeze_arena, read_range, segment_si
 from dipp.runner.channel import close_fds
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
-from dipp.runner.native import batch_size, create_segment, remove_segment
+from dipp.runner.native import batch_size, create_segment, give_segment, remove_segment
 from dipp.runner.protocol import Go, ModuleDone, ModuleFailed, ModuleRaised
 from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, Policy, StageStats
 from dipp.runner.verdict import judge
+from dipp.sandbox.gear import Gear, User
 from dipp.workspace import ImageRef, SegmentRange
 
 _FAULT_LINE = re.compile(r'File "[^"\n]*", line (\d+) in')
@@ -66,6 +68,7 @@ class StageRunner:
     """Runs modules in one-shot children, which are ended when `control_fd` is hung up."""
 
     policy: Policy
+    gear: Gear
     scratch_root: str
     control_fd: int
 
@@ -93,10 +96,10 @@ class StageRunner:
 
     def _execute(self, module: LoadedModule, state: BatchState, arena: int) -> StageResult:
         with (
-            _scratch_directory(self.scratch_root) as scratch,
-            _flown_segment(module, state) as shmid,
+            _scratch_directory(self.scratch_root, self.gear.user) as scratch,
+            _flown_segment(module, state, self.gear.user) as shmid,
         ):
-            execution = Execution(module, self.policy)
+            execution = Execution(module, self.policy, self.gear)
             try:
                 go = Go(
                     batch_id=state.batch_id,
@@ -235,22 +238,26 @@ def _signal_name(number: int) -> str:
 
 
 @contextlib.contextmanager
-def _flown_segment(module: LoadedModule, state: BatchState) -> Iterator[int]:
+def _flown_segment(module: LoadedModule, state: BatchState, user: User | None) -> Iterator[int]:
     """Give native code its System V segment; the child fills it, the host removes it."""
     if not module.is_native:
         yield -1
         return
     shmid = create_segment(batch_size(state.images))
     try:
+        if user is not None:
+            give_segment(shmid, user.uid, user.gid)
         yield shmid
     finally:
         remove_segment(shmid)
 
 
 @contextlib.contextmanager
-def _scratch_directory(root: str) -> Iterator[str]:
+def _scratch_directory(root: str, user: User | None) -> Iterator[str]:
     path = tempfile.mkdtemp(prefix="stage-", dir=root)
     try:
+        if user is not None:
+            os.chown(path, user.uid, user.gid)
         yield path
     finally:
         # A tree too deep to remove stays in the host's directory, which the forge removes.

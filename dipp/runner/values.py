@@ -44,12 +44,18 @@ class Chain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a module may use. `memory_bytes` is private memory beyond what its host has loaded."""
+    """What a module may use. `memory_bytes` is private memory beyond what its host has loaded.
+
+    `processes` counts threads too. `user` is whom modules run as if the node is root; empty means
+    whoever the node is.
+    """
 
     memory_bytes: int = 512 << 20
     arena_bytes: int = 256 << 20
     file_bytes: int = 64 << 20
     open_files: int = 128
+    processes: int = 64
+    user: str = ""
     skipped_rungs: tuple[str, ...] = ()
 
 

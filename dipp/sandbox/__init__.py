@@ -1,5 +1,8 @@
-"""The ladder of restrictions that a module child climbs before it runs foreign code.
+"""What keeps a module from harming anything but itself.
 
-`ladder` is the table of rungs and the climb; `limits` holds the basic rungs that every Linux has.
-A rung the platform lacks is reported as missing and never stops a batch.
+Three layers. The forge gives a host namespaces and a control group. A host puts on an `enclosure`
+before it loads foreign code, and makes `gear` ready. Each module child climbs the `ladder` before
+it runs foreign code: limits, capabilities, Landlock, a filter for system calls (`syscalls` is the
+table, `bpf` the assembler, `seccomp` the driver). `trial` finds out which rungs hold here, `rungs`
+names them. A rung the platform lacks is reported as missing and never stops a batch.
 """

@@ -1,55 +1,97 @@
-"""The table of rungs: name, probe, apply.
+"""The table of rungs that a module child climbs: name and restriction.
 
-Driver. `probe` asks the platform without changing anything and returns why a rung cannot hold;
-`apply` restricts the calling process for good. The order is the order of the table.
-Source: style-anchors.md 3, defect D21.
+Driver. `apply` restricts the calling process for good. Whether a rung holds on a platform is found
+out by climbing (`trial.py`), which is the only probe that cannot be wrong. The order is the order
+of the table: whatever needs a privilege or a file comes before what takes it away.
+Source: style-anchors.md 3, issue 6, defect D21.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dipp.sandbox import limits
+from dipp.sandbox import capabilities, landlock, limits, seccomp
 from dipp.sandbox.limits import Confinement
+from dipp.sandbox.rungs import report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One restriction. `probe` returns None if it can be applied here, else the reason."""
+    """One restriction. `apply` raises OSError or ValueError where it cannot be had."""
 
     name: str
-    probe: Callable[[], str | None]
     apply: Callable[[Confinement], None]
 
 
+def change_user(confinement: Confinement) -> None:
+    """Become the module user. Raises OSError if there is none."""
+    user = confinement.gear.user
+    if user is None:
+        name = confinement.policy.user
+        raise OSError(errno.EPERM, f"{name} is unknown or needs root" if name else "none is wanted")
+    os.setgroups([])
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+
+
+def drop_capabilities(confinement: Confinement) -> None:
+    """Keep none."""
+    capabilities.keep_only()
+
+
+def restrict_files(confinement: Confinement) -> None:
+    """Leave only libraries to read and scratch to write. Raises OSError."""
+    fd = confinement.gear.ruleset_fd
+    if fd < 0:
+        raise OSError(errno.ENOSYS, "no rule set")
+    landlock.restrict_self(fd)
+    os.close(fd)
+
+
+def filter_calls(confinement: Confinement) -> None:
+    """Refuse system calls that no module needs. Raises OSError."""
+    gear = confinement.gear
+    program = gear.native_filter if confinement.is_native else gear.python_filter
+    if program is None:
+        raise OSError(errno.ENOSYS, "no filter")
+    seccomp.install(program.finish(os.getpid()))
+
+
 LADDER: tuple[Rung, ...] = (
-    Rung(name="session", probe=limits.always, apply=limits.new_session),
-    Rung(name="parent-death", probe=limits.probe_prctl, apply=limits.die_with_parent),
-    Rung(name="descriptors", probe=limits.always, apply=limits.close_others),
-    Rung(name="no-new-privileges", probe=limits.probe_prctl, apply=limits.no_new_privileges),
-    Rung(name="limits", probe=limits.always, apply=limits.set_limits),
-    Rung(name="memory", probe=limits.probe_statm, apply=limits.limit_memory),
+    Rung(name="session", apply=limits.new_session),
+    # Before the parent's death is asked for: a change of user forgets that.
+    Rung(name="user", apply=change_user),
+    Rung(name="parent-death", apply=limits.die_with_parent),
+    Rung(name="descriptors", apply=limits.close_others),
+    Rung(name="capabilities", apply=drop_capabilities),
+    Rung(name="no-new-privileges", apply=limits.no_new_privileges),
+    Rung(name="limits", apply=limits.set_limits),
+    Rung(name="processes", apply=limits.limit_processes),
+    Rung(name="memory", apply=limits.limit_memory),
+    Rung(name="landlock", apply=restrict_files),
+    Rung(name="seccomp", apply=filter_calls),
 )
 
 
-def missing_rungs(skipped: Sequence[str] = (), ladder: Sequence[Rung] = LADDER) -> tuple[str, ...]:
-    """Return the rungs that will not hold, each as `name: why`."""
-    reasons = ((rung, "switched off" if rung.name in skipped else rung.probe()) for rung in ladder)
-    return tuple(f"{rung.name}: {reason}"[:64] for rung, reason in reasons if reason)
+def reason_of(error: Exception) -> str:
+    """Return the text of an error without its number."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def climb(
     confinement: Confinement, skipped: Sequence[str] = (), ladder: Sequence[Rung] = LADDER
 ) -> tuple[str, ...]:
-    """Apply every rung that is not skipped; return the names of those that failed."""
+    """Apply every rung that is not skipped; return those that failed, each as `name: why`."""
     failed = []
     for rung in ladder:
         if rung.name in skipped:
             continue
         try:
             rung.apply(confinement)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             # A kernel or container that refuses a restriction must not stop the mission.
-            failed.append(rung.name)
+            failed.append(report(rung.name, reason_of(error)))
     return tuple(failed)

@@ -1,4 +1,4 @@
-"""Namespaces for pipeline hosts: own process numbers, own System V and message queue space.
+"""Namespaces for pipeline hosts: own process numbers, own queues and segments, no network.
 
 Driver; called in the forge and in a fresh host. In a PID namespace the host is process 1: when it
 dies the kernel kills everything below it, and nothing below it can signal anything outside. In an
@@ -16,6 +16,7 @@ import os
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWPID = 0x20000000
 _CLONE_NEWIPC = 0x08000000
+_CLONE_NEWNET = 0x40000000
 
 
 class PidNamespaces:
@@ -45,6 +46,13 @@ class PidNamespaces:
 def separate_ipc() -> bool:
     """Leave the IPC namespace of the machine. Return False if that is not allowed."""
     return int(_LIBC.unshare(_CLONE_NEWIPC)) == 0
+
+
+def separate_network() -> None:
+    """Move into a network namespace in which nothing is up. Raises OSError."""
+    if _LIBC.unshare(_CLONE_NEWNET) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
 
 
 def probe_namespaces() -> bool:

@@ -86,11 +86,11 @@ def run(batch, params):
     # Only if this certainly is a namespace of its own: outside it would be everybody.
     if os.getppid() != 1 or os.readlink('/proc/self') == str(os.getpid()):
         raise RuntimeError('not in a namespace')
-    try:
-        os.kill(-1, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    os.kill(os.getppid(), signal.SIGKILL)
+    for target in (-1, os.getppid()):
+        try:
+            os.kill(target, signal.SIGKILL)
+        except OSError:
+            pass
 """
 
 
@@ -164,7 +164,10 @@ import sys, time
 from dipp.batch import encode_batch
 from dipp.sandbox.namespaces import probe_namespaces
 from dipp.testing import Harness, make_chain, sample_image, segment
-harness = Harness(scratch_dir=sys.argv[2], namespaces=sys.argv[3] == 'True')
+from dipp.runner.executor import Limits
+# The module writes a file to say that it runs.
+limits = Limits(skipped_rungs=('landlock',))
+harness = Harness(limits, sys.argv[2], namespaces=sys.argv[3] == 'True')
 data = encode_batch([sample_image()])
 with segment(data) as fd:
     chain = make_chain(sys.argv[1], timeout_s=60)

@@ -1,0 +1,137 @@
+"""What a host makes ready once, so that its children only have to put it on.
+
+Driver. Making a rule set of Landlock or a filter takes longer than many a module; putting them on
+takes microseconds. A part that cannot be made is left out, and the rung that needs it fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dipp.runner.values import Policy
+from dipp.sandbox import landlock, seccomp
+from dipp.sandbox.bpf import Program
+from dipp.sandbox.syscalls import Who
+
+# Beside Python's own: where libraries, their data and time zones are.
+_LIBRARIES = (
+    "/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib",
+    "/usr/share", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime",
+    "/opt/lib", "/nix/store",
+)  # fmt: skip
+# What libraries ask about the machine at their first use. Nothing about processes.
+_MACHINE = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/devices/system")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_OUR_PACKAGES = ("csp", "dipp", "modules")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whom a module runs as."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gear:
+    """`ruleset_fd` -1 and None mean that there is no such thing here."""
+
+    ruleset_fd: int = -1
+    python_filter: Program | None = None
+    native_filter: Program | None = None
+    process_limit: int | None = None
+    user: User | None = None
+    # Rungs that need not be tried.
+    absent: tuple[str, ...] = ()
+
+
+def make_gear(
+    policy: Policy,
+    scratch_root: str,
+    module_paths: Iterable[str] = (),
+    *,
+    is_host_filtered: bool = False,
+) -> Gear:
+    """Prepare everything for the children of one host. Never fails; parts may be missing.
+
+    What a filter of the host refuses already is not repeated in those of its children.
+    """
+    user = find_user(policy.user)
+    ruleset_fd = -1
+    with contextlib.suppress(OSError):
+        if landlock.version():
+            ruleset_fd = landlock.create_ruleset(child_rules(scratch_root, module_paths))
+    beyond = Who.HOST if is_host_filtered else None
+    uid = user.uid if user else os.getuid()
+    return Gear(
+        ruleset_fd=ruleset_fd,
+        python_filter=_filter(Who.PYTHON, beyond),
+        native_filter=_filter(Who.NATIVE, beyond),
+        # Root is never bounded; see cgroups.py.
+        process_limit=count_threads(uid) + policy.processes if uid else None,
+        user=user,
+        absent=(*(("user",) if not policy.user else ()), *(("processes",) if not uid else ())),
+    )
+
+
+def _filter(who: Who, beyond: Who | None) -> Program | None:
+    architecture = seccomp.native_architecture()
+    return seccomp.build_filter(who, architecture, beyond) if architecture else None
+
+
+def child_rules(
+    scratch_root: str, module_paths: Iterable[str]
+) -> list[tuple[tuple[str, ...], int]]:
+    """Return what a module child may reach: paths and rights."""
+    return [
+        (readable_paths(module_paths), landlock.READ),
+        (_DEVICES, landlock.DEVICE),
+        ((scratch_root,), landlock.READ | landlock.WRITE),
+    ]
+
+
+def host_rules(scratch_root: str, module_paths: Iterable[str]) -> list[tuple[tuple[str, ...], int]]:
+    """Return what a host may reach: the same, and /proc to watch its children."""
+    return [*child_rules(scratch_root, module_paths), (("/proc",), landlock.READ)]
+
+
+def readable_paths(module_paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the libraries, and the directories of the modules, where models lie beside them."""
+    package_root = Path(__file__).resolve().parents[2]
+    ours = [package_root / name for name in _OUR_PACKAGES]
+    # Our checkout is on the path too, but its other contents are nobody's business.
+    paths = [path for path in map(Path, sys.path) if path.resolve() != package_root]
+    interpreter = [Path(sys.prefix), Path(sys.base_prefix) / "lib", Path(os.__file__).parent]
+    beside = [Path(path).resolve().parent for path in module_paths]
+    found = dict.fromkeys(map(str, (*interpreter, *paths, *ours, *beside)))
+    return (*found, *_LIBRARIES, *_MACHINE)
+
+
+def find_user(name: str) -> User | None:
+    """Return the user of that name or number; None if it is not wanted, unknown or not allowed."""
+    if not name or os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return User(entry.pw_uid, entry.pw_gid) if entry.pw_uid else None
+
+
+def count_threads(uid: int) -> int:
+    """Return how many threads a user has now; those count against its limit."""
+    total = 0
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{name}").st_uid == uid:
+                total += len(os.listdir(f"/proc/{name}/task"))
+    return total
