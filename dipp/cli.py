@@ -18,6 +18,7 @@ _COMMANDS = {
     "serve": ("dipp.serve", "the daemon: batches from the queue, results into the ring"),
     "run": ("dipp.runfiles", "run a pipeline over picture files, without a network"),
     "check": ("dipp.check", "qualify a module before it is uplinked"),
+    "bridge": ("dipp.bridge", "batches of the original camera (System V) to DIPP's queue"),
 }
 
 
