@@ -1,8 +1,9 @@
 """Find the file of a module by its name.
 
 Theory of operation: a name is searched in the uplinked modules of the state directory first, then
-among those that ship with the product. Only regular files directly in those directories count;
-symbolic links do not, so nothing leads out of them. The content is hashed, and the hash goes with
+among those that ship with the product, whose families (packages such as `modules/aurora`) follow
+their parent. Only regular files directly in those directories count; symbolic links do not, so
+nothing leads out of them. The content is hashed, and the hash goes with
 the chain to the host, which refuses a file that changed meanwhile. Nothing of a module is executed
 or parsed here. Source: dipp.md 13, defects D8, D12, D21; faults 46, 47, 53.
 """
@@ -52,12 +53,27 @@ def packaged_modules() -> Path:
         return path
 
 
+def _families(directory: Path) -> list[Path]:
+    """Return the packages in a directory, by name: modules that share code of their own."""
+    try:
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    return [
+        Path(entry.path)
+        for entry in entries
+        if entry.is_dir(follow_symlinks=False) and os.path.isfile(f"{entry.path}/__init__.py")
+    ]
+
+
 class ModuleLibrary:
     """The module files that chains may use."""
 
     def __init__(self, directories: Sequence[Path]) -> None:
-        """Search these directories in this order; they need not exist."""
-        self._directories = tuple(directories)
+        """Search these directories in this order, each before its families; they need not exist."""
+        self._directories = tuple(
+            place for directory in directories for place in (directory, *_families(directory))
+        )
         self._seen: dict[Path, _Seen] = {}
 
     def find(self, name: str) -> ModuleFile:

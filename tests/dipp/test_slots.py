@@ -166,6 +166,27 @@ def test_nothing_leads_out_of_the_directories(modules: Path, tmp_path: Path) -> 
         assert caught.value.code == Code.MODULE_NOT_FOUND, name
 
 
+def test_a_family_of_modules_is_found_after_the_directory_itself(
+    modules: Path, tmp_path: Path
+) -> None:
+    family = modules / "mars"
+    family.mkdir()
+    (family / "__init__.py").write_text("")
+    (family / "limb.py").write_text(GOOD)
+    (family / "a.py").write_text(GOOD)
+    (family / "shared.py").write_text("def helper(): ...")
+    (modules / "loose").mkdir()
+    (modules / "loose" / "c.py").write_text(GOOD)
+    (modules / "linked").symlink_to(family)
+    library = ModuleLibrary([modules, tmp_path / "none"])
+    assert library.find("limb").path == family / "limb.py"
+    assert library.find("a").path == modules / "a.py"
+    for name, code in (("shared", Code.MODULE_NO_RUN), ("c", Code.MODULE_NOT_FOUND)):
+        with pytest.raises(ContentError) as caught:
+            library.find(name)
+        assert caught.value.code == code, name
+
+
 class Node:
     """A table with its configuration, as the node has it."""
 

@@ -18,9 +18,17 @@ from dipp.workspace import ImageRef, SegmentRange, Workspace
 FOLDER = Path(__file__).resolve().parents[2] / "modules"
 
 
+def module_files() -> dict[str, Path]:
+    """Return the shipped modules by name: in the folder itself, or in that of a family."""
+    plain = {path.stem: path for path in FOLDER.glob("*.py") if path.stem != "__init__"}
+    # Files of a family without a manifest are code that its modules share.
+    family = [path for path in FOLDER.glob("*/*.py") if "\nMANIFEST = " in path.read_text()]
+    return {**plain, **{path.stem: path for path in family}}
+
+
 def load(name: str) -> ModuleType:
     """Load a module as the runner does: from its file, outside any package."""
-    path = FOLDER / f"{name}.py"
+    path = module_files()[name]
     spec = importlib.util.spec_from_file_location(f"module_under_test_{name}", path)
     assert spec is not None
     assert spec.loader is not None

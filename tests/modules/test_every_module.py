@@ -10,7 +10,7 @@ from dipp.config.codec import decode_module, decode_pipeline, encode_module, enc
 from dipp.config.yaml import parse_module, parse_pipeline
 from dipp.sdk import ModuleError, Params
 
-NAMES = sorted(path.stem for path in kit.FOLDER.glob("*.py") if path.stem != "__init__")
+NAMES = sorted(kit.module_files())
 # Those that process pictures; a module made to misbehave must not run in this process.
 PEACEFUL = ("identity", "demosaic", "thumbnail", "cloud_cover", "jxl", "png")
 CONFIGS = kit.FOLDER.parent / "configs"

@@ -1,0 +1,228 @@
+"""The physical detector: what stands out of the night's own background.
+
+Theory of operation: the night side glows by itself, brighter towards the terminator and the limb.
+A smooth model of ten terms is fitted to it, robustly, so that an aurora does not pull the fit. What
+remains, in units of its noise, is averaged at three scales; cells that stand out at any of them,
+connected to a strong peak, are a detection. Source: aurora.md 3.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from modules.aurora.planes import (
+    CELLS,
+    CROP_LEFT,
+    CROP_TOP,
+    GRID_X,
+    GRID_Y,
+    ON_DISC_CELLS,
+    Array,
+    Bools,
+    Disc,
+    Floats,
+)
+
+_ROUNDS: Final = 6
+_RIDGE: Final = 1e-3
+_MAD: Final = 1.4826
+_LEAST_ERROR: Final = np.float32(0.2)
+_LEAST_COVER: Final = 0.35
+_TINY: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnrSettings:
+    """Limits of the detector; the defaults are those of aurora.md 3.5."""
+
+    solar_zenith_min: float = 100.0
+    emission_max: float = 75.0
+    least_cells: int = 150
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0)
+    low: float = 4.0
+    high: float = 6.5
+    least_area: int = 6
+    diffuse_rayleigh: float = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """The disc crop at half resolution, float32 (192, 192) each; NaN where less than half is known.
+
+    `radiance` and `error` in R, angles in degrees; `known` says where there are data.
+    """
+
+    radiance: Floats
+    error: Floats
+    solar_zenith: Floats
+    emission: Floats
+    known: Bools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnrResult:
+    """What the detector saw; maps are (192, 192), zero outside `mask`."""
+
+    mask: Bools
+    snr: Floats
+    excess: Floats
+    labels: Array
+    background: float = 0.0
+    noise: float = 0.0
+    is_diffuse: bool = False
+    peaks: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def has_night(self) -> bool:
+        """False if too little of the night side is in sight to say anything."""
+        return bool(self.mask.any())
+
+
+def crop_cells(disc: Floats) -> Cells:
+    """Average the crop of a disc image 2 x 2 over its known pixels."""
+    side = 2 * CELLS
+    part = disc[CROP_TOP : CROP_TOP + side, CROP_LEFT : CROP_LEFT + side, : Disc.EMISSION + 1]
+    part = np.ascontiguousarray(part)
+    known = np.isfinite(part).all(axis=2)
+    part[~known] = 0
+    share = cv2.resize(known.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    means = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    good = share > 0.49
+    scale = np.where(good, 1 / np.maximum(share, np.float32(0.25)), np.float32(np.nan))
+    means = means * scale[..., None]
+    return Cells(
+        radiance=np.ascontiguousarray(means[..., Disc.RADIANCE]),
+        error=np.ascontiguousarray(means[..., Disc.ERROR]),
+        solar_zenith=np.ascontiguousarray(means[..., Disc.SOLAR_ZENITH]),
+        emission=np.ascontiguousarray(means[..., Disc.EMISSION]),
+        known=good,
+    )
+
+
+def night_mask(cells: Cells, settings: SnrSettings) -> Bools:
+    """Return the cells the detector may use."""
+    with np.errstate(invalid="ignore"):
+        mask: Bools = (
+            cells.known
+            & ON_DISC_CELLS
+            & (cells.solar_zenith > settings.solar_zenith_min)
+            & (cells.emission < settings.emission_max)
+        )
+    return mask
+
+
+def detect(cells: Cells, settings: SnrSettings) -> SnrResult:
+    """Find what stands out of the night's background."""
+    mask = night_mask(cells, settings)
+    zero = np.zeros((CELLS, CELLS), np.float32)
+    if mask.sum() < settings.least_cells:
+        labels = np.zeros((CELLS, CELLS), np.int32)
+        return SnrResult(mask=np.zeros_like(mask), snr=zero, excess=zero, labels=labels)
+    background = fit_background(cells, mask)
+    excess, scaled = zero.copy(), zero.copy()
+    excess[mask] = cells.radiance[mask] - background
+    scaled[mask] = excess[mask] / np.maximum(cells.error[mask], _LEAST_ERROR)
+    snr = multiscale(scaled, mask, settings.scales)
+    labels, peaks = hysteresis(snr, settings)
+    residual = excess[mask]
+    return SnrResult(
+        mask=mask,
+        snr=snr,
+        excess=excess,
+        labels=labels,
+        background=median(background),
+        noise=_MAD * median(np.abs(residual - median(residual))),
+        is_diffuse=is_diffuse(cells, settings),
+        peaks=peaks,
+    )
+
+
+def fit_background(cells: Cells, mask: Bools) -> Array:
+    """Fit the smooth model to the cells of the mask; return it there, in R."""
+    terms = _terms(cells, mask)
+    light = cells.radiance[mask].astype(np.float64)
+    weight = 1 / np.maximum(cells.error[mask], _LEAST_ERROR).astype(np.float64)
+    scaled_terms, scaled_light = terms * weight, light * weight
+    robust = np.ones_like(light)
+    factors = np.zeros(len(terms))
+    for _ in range(_ROUNDS):
+        weighted = scaled_terms * robust
+        normal = weighted @ scaled_terms.T
+        normal[np.diag_indices_from(normal)] += _RIDGE
+        factors = np.linalg.solve(normal, weighted @ scaled_light)
+        z = scaled_light - factors @ scaled_terms
+        z /= max(_MAD * median(np.abs(z)), _TINY)
+        robust = np.minimum((1.5 / np.maximum(z, 1.5)) ** 2, np.where(z < -3, 0.3, 1.0))
+    return factors @ terms
+
+
+def median(values: Array) -> float:
+    """Return the median, the upper one of an even number; quicker than that of numpy."""
+    return float(np.partition(values, len(values) // 2)[len(values) // 2])
+
+
+def _terms(cells: Cells, mask: Bools) -> Array:
+    zenith = cells.solar_zenith[mask].astype(np.float64) - 100
+    slant = 1 / np.maximum(np.cos(np.radians(cells.emission[mask].astype(np.float64))), 0.2) - 1
+    x, y = GRID_X[mask].astype(np.float64), GRID_Y[mask].astype(np.float64)
+    one = np.ones_like(x)
+    dusk, deep = np.exp(-zenith / 5), np.exp(-zenith / 9)
+    return np.stack((one, slant, slant * slant, dusk, deep, x, y, x * y, x * x, y * y))
+
+
+def multiscale(scaled: Floats, mask: Bools, scales: tuple[float, ...]) -> Floats:
+    """Return the largest signal-to-noise ratio over the scales, 0 outside the mask."""
+    cover = mask.astype(np.float32)
+    best: Floats = np.full(scaled.shape, -np.inf, np.float32)
+    for sigma in scales:
+        # The noise of a Gaussian mean of white noise goes with the kernel squared, which is a
+        # Gaussian of sigma / sqrt(2).
+        noise = np.sqrt(_blur(cover, sigma / np.sqrt(2)))
+        level = _blur(scaled * cover, sigma)
+        level /= np.maximum(noise, np.float32(0.05))
+        inside = level[mask]
+        centre = median(inside)
+        spread = _MAD * median(np.abs(inside - centre))
+        level -= np.float32(centre)
+        level /= np.float32(max(spread, _TINY))
+        level[_blur(cover, sigma) < _LEAST_COVER] = -np.inf
+        np.maximum(best, level, out=best)
+    return np.where(mask & np.isfinite(best), best, np.float32(0))
+
+
+def _blur(plane: npt.NDArray[Any], sigma: float) -> Floats:
+    blurred: Floats = cv2.GaussianBlur(plane, (0, 0), float(sigma), borderType=cv2.BORDER_CONSTANT)
+    return blurred
+
+
+def hysteresis(snr: Floats, settings: SnrSettings) -> tuple[Array, dict[int, float]]:
+    """Label the regions above the low limit that have a peak; return labels and peaks."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        (snr > settings.low).astype(np.uint8), connectivity=8
+    )
+    kept = np.zeros(count, np.int32)
+    peaks: dict[int, float] = {}
+    for label in range(1, count):
+        if stats[label, cv2.CC_STAT_AREA] < settings.least_area:
+            continue
+        left, top, width, height = stats[label, :4]
+        window = (slice(top, top + height), slice(left, left + width))
+        peak = float(snr[window][labels[window] == label].max())
+        if peak >= settings.high:
+            kept[label] = len(peaks) + 1
+            peaks[len(peaks) + 1] = peak
+    return kept[labels], peaks
+
+
+def is_diffuse(cells: Cells, settings: SnrSettings) -> bool:
+    """Say if the whole night glows: such an aurora is its own background."""
+    with np.errstate(invalid="ignore"):
+        deep = cells.known & ON_DISC_CELLS & (cells.solar_zenith > 115) & (cells.emission < 60)
+    if deep.sum() < settings.least_cells:
+        return False
+    return median(cells.radiance[deep]) >= settings.diffuse_rayleigh

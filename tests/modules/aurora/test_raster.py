@@ -1,0 +1,130 @@
+"""From swaths to the picture of the disc: geometry, gaps, overlaps, hits of particles."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from modules.aurora.planes import (
+    DISC_HEIGHT,
+    DISC_PLANES,
+    DISC_WIDTH,
+    ON_DISC_PIXELS,
+    SWATH_PLANES,
+    Disc,
+    Swath,
+    disc_grid,
+)
+from modules.aurora.raster import Frame, clean_slit, despike, rasterise
+from tools.aurora_scene import SHIFTED, scene
+
+
+def swath(rows: int = 60, columns: int = 50, low: float = -1.2, high: float = 1.2) -> np.ndarray:
+    """Return a swath of a square of sky whose radiance is x and whose error is y."""
+    planes = np.zeros((rows, columns, SWATH_PLANES), np.float32)
+    x, y = np.meshgrid(np.linspace(low, high, columns), np.linspace(low, high, rows))
+    planes[..., Swath.SKY_X], planes[..., Swath.SKY_Y] = x, y
+    planes[..., Swath.RADIANCE], planes[..., Swath.ERROR] = x, y
+    planes[..., Swath.LONGITUDE] = 359
+    return planes
+
+
+def disc(*swaths: np.ndarray) -> np.ndarray:
+    return rasterise(swaths, Frame(), np.empty((DISC_HEIGHT, DISC_WIDTH, DISC_PLANES), np.float32))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_every_pixel_has_the_value_of_its_place(flip):
+    planes = swath()
+    picture = disc(planes[::-1, ::-1] if flip else planes)
+    columns = (np.arange(DISC_WIDTH) - 320) / 170
+    rows = (230 - np.arange(DISC_HEIGHT)) / 170
+    assert np.isfinite(picture[ON_DISC_PIXELS]).all()
+    step = 2.4 / 49
+    error_x = np.abs(picture[..., 0] - columns)[ON_DISC_PIXELS]
+    error_y = np.abs(picture[..., 1] - rows[:, None])[ON_DISC_PIXELS]
+    assert max(error_x.max(), error_y.max()) < step / 2 + 2 / 170
+    assert np.isnan(picture[disc_grid() > 1.9]).all()
+
+
+def test_overlapping_swaths_are_averaged_but_not_their_geometry():
+    first, second, third = swath(), swath(), swath()
+    for value, planes in ((1, first), (2, second), (6, third)):
+        planes[..., Swath.RADIANCE] = value
+    second[..., Swath.LONGITUDE] = 1
+    second[:30, :, : Swath.ERROR + 1] = np.nan
+    picture = disc(first, second, third)
+    assert set(np.unique(picture[ON_DISC_PIXELS, Disc.RADIANCE]).tolist()) == {3.0, 3.5}
+    assert (picture[ON_DISC_PIXELS, Disc.LONGITUDE] == 359).all()
+
+
+def test_a_swath_without_data_does_not_hide_another():
+    blank = swath()
+    blank[..., : Swath.ERROR + 1] = np.nan
+    np.testing.assert_array_equal(disc(blank, swath())[..., 0], disc(swath())[..., 0])
+
+
+def test_missing_rows_stay_empty_and_cost_their_neighbours_nothing():
+    full = disc(swath())
+    gaps, blind = np.delete(swath(), [20, 21, 22], axis=0), swath()
+    blind[20:23] = np.nan
+    for picture in (disc(gaps), disc(blind)):
+        empty = np.isnan(picture[..., 0]) & np.isfinite(full[..., 0])
+        rows = np.flatnonzero(empty[:, 320])
+        assert abs(len(rows) - 3 * 2.4 / 59 * 170) <= 3
+        same = ~empty & np.isfinite(full[..., 0])
+        assert np.abs(picture[..., 0] - full[..., 0])[same].max() < 0.06
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (1, 40), (40, 1), (3, 3)])
+def test_tiny_swaths_are_no_error(shape):
+    planes = swath(max(shape[0], 1), shape[1])[: shape[0]]
+    assert despike(planes) == 0
+    assert disc(planes).shape == (DISC_HEIGHT, DISC_WIDTH, DISC_PLANES)
+
+
+def test_nothing_known_gives_an_empty_disc():
+    planes = np.full((20, 20, SWATH_PLANES), np.nan, np.float32)
+    assert despike(planes) == 0
+    assert np.isnan(disc(planes)).all()
+
+
+def test_columns_without_geometry_are_dropped():
+    planes = swath()
+    planes[:, 0, Swath.SKY_X] = np.nan
+    assert clean_slit(planes).shape[1] == planes.shape[1] - 1
+    assert clean_slit(swath()).shape[1] == planes.shape[1]
+
+
+def test_hits_are_removed_and_wide_light_is_kept():
+    planes = swath()
+    planes[..., Swath.RADIANCE], planes[..., Swath.ERROR] = 1, 2
+    rows, columns = np.mgrid[:60, :50]
+    planes[..., Swath.RADIANCE] += 40 * np.exp(-((rows - 33) ** 2 + (columns - 33) ** 2) / 18)
+    planes[10, 10, Swath.RADIANCE] = 50
+    assert despike(planes) == 1
+    assert planes[10, 10, Swath.RADIANCE] == 1
+    assert planes[33, 33, Swath.RADIANCE] == 41
+
+
+def test_the_scan_of_a_scene_has_no_holes_on_the_disc():
+    for seed in (900_003, 900_007, 900_011):
+        drawn = scene(seed, SHIFTED)
+        swaths = [clean_slit(each.planes.copy()) for each in drawn.swaths]
+        for planes in swaths:
+            planes[..., Swath.RADIANCE] = 1
+        picture = disc(*swaths)
+        assert np.isfinite(picture[ON_DISC_PIXELS, 0]).mean() > 0.97, seed
+
+
+def test_resampling_is_quick():
+    # 12 ms per scene is the goal on a quiet machine; this only catches a wrong order of magnitude.
+    drawn = scene(200_003)
+    swaths = [clean_slit(each.planes) for each in drawn.swaths]
+    disc(*swaths)
+    started = time.process_time()
+    for _ in range(3):
+        disc(*swaths)
+    assert (time.process_time() - started) / 3 < 0.12

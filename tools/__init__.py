@@ -1,0 +1,1 @@
+"""Programs for development, not part of the product: run them as `python -m tools.NAME`."""
