@@ -10,6 +10,8 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from csp.connection import MAX_CONNECTIONS
 from csp.interface import Interface
@@ -44,6 +46,16 @@ class SystemWall:
     def set(self, unix_s: float) -> None:
         """Make `now` return this time from now on."""
         self._offset_s = unix_s - time.time()
+
+
+def with_build_date(identity: Identity) -> Identity:
+    """Fill an empty date with that of the installed files, as C nodes show their compile date."""
+    if identity.date:
+        return identity
+    built = time.gmtime(Path(__file__).stat().st_mtime)
+    return replace(
+        identity, date=time.strftime("%b %d %Y", built), time=time.strftime("%H:%M:%S", built)
+    )
 
 
 def _no_reboot(restart: bool) -> None:
@@ -85,7 +97,7 @@ class CspNode:
         self.binding = Binding(table, areas)
         self.services = Services(
             self.stack,
-            identity=identity,
+            identity=with_build_date(identity),
             wall=self.wall,
             reboot=reboot,
             areas=self.binding.areas,

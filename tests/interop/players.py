@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import posix_ipc
 from replaying import Player, Recording
 
 from csp.loop import Loop
 from csp.sched import Scheduler
 from csp.stack import Stack
 from csp.vmem.file import FileArea
+from dipp.message import decode_message
 from dipp.node import DippNode, NodeConfig
 from dipp.ringindex import RingGeometry
 from dipp.runner.executor import start_forge
@@ -95,8 +98,15 @@ class _CameraPlayer:
         self._scheduler.advance(now)
 
     def close(self) -> None:
-        """Leave nothing in shared memory."""
+        """Leave nothing in shared memory: nobody takes the batches of this camera."""
         self._camera.close()
+        with contextlib.suppress(posix_ipc.ExistentialError):
+            queue = posix_ipc.MessageQueue(self._camera.figures.queue)
+            while queue.current_messages:
+                message = decode_message(queue.receive(timeout=0)[0])
+                posix_ipc.unlink_shared_memory(message.segment)
+            queue.close()
+            queue.unlink()
 
 
 def camera(recording: Recording, folder: Path) -> Player:

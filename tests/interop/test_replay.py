@@ -107,13 +107,35 @@ def test_the_same_bytes_as_the_reference_node(name):
         )
 
 
+# These go through the whole table, which grows with the product; their bytes are held to those of
+# the C program by the reference sessions.
+WHOLE_TABLE = ("pull", "list download")
+
+
+def of_single_things(recording: Recording, frames: list[Frame]) -> list[Frame]:
+    """The frames that answer commands which do not enumerate the table."""
+
+    def command(answer: Frame) -> str:
+        # By the request from the same client port: answers may come late, in the next command.
+        asked = [
+            each
+            for each in recording.requests
+            if each.packet.sport == answer.packet.dport and each.index <= answer.index
+        ]
+        return recording.command_of(asked[-1])
+
+    return [frame for frame in frames if not command(frame).startswith(WHOLE_TABLE)]
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_the_same_bytes_as_to_the_real_shell(name, tmp_path):
     """What our nodes answered when a real shell operated them, they answer still."""
     recording = Recording.load(RECORDINGS / f"{name}.json")
     version = recording.version
     answers = replay(recording, PLAYERS[name.split("_")[0]](recording, tmp_path))
-    then, now = plain(recording.answers), plain(answers)
+    then = of_single_things(recording, plain(recording.answers))
+    now = of_single_things(recording, plain(answers))
+    assert then
     assert_same(
         recording,
         [untallied(frame, version) for frame in now],
@@ -121,8 +143,8 @@ def test_the_same_bytes_as_to_the_real_shell(name, tmp_path):
         [untallied(frame, version) for frame in then],
     )
     for then, now in zip(connections(recording.answers), connections(answers), strict=True):
-        then = [frame for frame in then if frame.is_rdp_data]
-        now = [frame for frame in now if frame.is_rdp_data]
+        then = of_single_things(recording, [frame for frame in then if frame.is_rdp_data])
+        now = of_single_things(recording, [frame for frame in now if frame.is_rdp_data])
         assert_same(recording, [frame.raw for frame in now], then, [frame.raw for frame in then])
 
 
