@@ -28,6 +28,7 @@ from dipp.pictures import Pixels
 from dipp.runfiles import FileRunner, find_module
 from dipp.runner.describe import describe_module
 from dipp.runner.executor import Chain, Completed, Failed, Limits, ModuleStep, StageStats
+from dipp.sandbox.rungs import active_names
 
 Images = list[tuple[Metadata, bytes]]
 # An item the module cannot know; results should still carry it.
@@ -261,12 +262,18 @@ def run(arguments: argparse.Namespace) -> int:
     extra = [Sample(name=str(f), images=load_images(f, shape)) for f in arguments.file]
     with FileRunner(Limits(load_timeout_s=DEFAULT_TIMEOUT_S)) as runner:
         findings = Checker(step).check(runner, samples(), extra)
+        missing = runner.executor.stats.missing_rungs or ()
     is_bad = any(finding.grade is Grade.BAD for finding in findings)
     if arguments.json:
         rows = [{**asdict(finding), "grade": finding.grade.value} for finding in findings]
-        print(json.dumps({"module": str(path), "passed": not is_bad, "findings": rows}))
+        containment = {"active": active_names(missing), "missing": missing}
+        report = {"module": str(path), "passed": not is_bad, "findings": rows}
+        print(json.dumps({**report, "containment": containment}))
     else:
         _print_table(path, findings)
+        print(f"contained by {', '.join(active_names(missing))}")
+        for text in missing:
+            print(f"without {text}")
         print(f"{path.name}: {'not qualified' if is_bad else 'qualified'}")
     return 1 if is_bad else 0
 

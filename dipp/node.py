@@ -210,6 +210,8 @@ class DippNode:
         telemetry.put("stray_processes", stats.orphans)
         telemetry.put("leaked_segments", stats.leaked_segments)
         telemetry.put("forge_restarts", stats.forge_restarts)
+        if stats.missing_rungs is not None:
+            telemetry.put_containment(stats.missing_rungs)
         telemetry.put("internal_faults", self.loop.scheduler.orphan_error_count + faults)
         self.processor.publish()
         self._write_status()

@@ -14,7 +14,8 @@ from csp.param.table import Parameter, ParamTable
 from csp.param.types import Mask, ParamType
 from dipp.config.codec import SLOT_SIZE_BYTES
 from dipp.config.definition import MAX_MODULES, PARAM_SLOT_COUNT, PIPELINE_COUNT
-from dipp.runner.values import CRASH_RECORD_LIMIT_BYTES, CrashRecord, StageStats
+from dipp.runner.values import CRASH_RECORD_LIMIT_BYTES, CrashRecord, StageStats, clip
+from dipp.sandbox.rungs import active_mask, active_names
 
 STORAGE_AREA = "storage"
 STORAGE_BYTES = 10_000
@@ -94,6 +95,9 @@ _TELEMETRY = (
     _Gauge(240, "crash_total", _U32, "Crash records ever made since boot", _ERRORS),
 )  # fmt: skip
 FIRST_CRASH_ID = 241
+# One packet holds about this much of a string.
+_TEXT_BYTES = 180
+RUNGS_ACTIVE, RUNG_NAMES, RUNGS_MISSING = "rungs_active", "rung_names", "rungs_missing"
 
 
 def _flown() -> list[ParamSpec]:
@@ -174,7 +178,16 @@ def make_table() -> ParamTable:
         )
         for number in range(1, CRASH_COUNT + 1)
     ]
-    return ParamTable([*_flown(), *sorted([*telemetry, abort], key=lambda s: s.id), *crashes])
+    containment = [
+        ParamSpec(id=250, name=RUNGS_ACTIVE, type=_U32, mask=_COUNTER,
+                  help=f"Containment of modules that holds, a bit each; see {RUNG_NAMES}"),
+        ParamSpec(id=251, name=RUNG_NAMES, type=ParamType.STRING, array_size=_TEXT_BYTES,
+                  mask=Mask.READONLY, help="Names of the bits that are set, lowest first"),
+        ParamSpec(id=252, name=RUNGS_MISSING, type=ParamType.STRING, array_size=_TEXT_BYTES,
+                  mask=Mask.READONLY, help="Containment that does not hold here, with reasons"),
+    ]  # fmt: skip
+    ours = sorted([*telemetry, abort], key=lambda spec: spec.id)
+    return ParamTable([*_flown(), *ours, *crashes, *containment])
 
 
 class Telemetry:
@@ -197,6 +210,15 @@ class Telemetry:
     def get(self, name: str) -> int:
         """Return a gauge or counter."""
         return int(self._table[name].get())
+
+    def put_containment(self, missing: tuple[str, ...]) -> None:
+        """Show which rungs hold, given the reports about those that do not."""
+        self.put(RUNGS_ACTIVE, active_mask(missing))
+        texts = {RUNG_NAMES: " ".join(active_names(missing)), RUNGS_MISSING: "; ".join(missing)}
+        for name, text in texts.items():
+            text = clip(text, _TEXT_BYTES - 1)
+            if self._table[name].get() != text:
+                self._table[name].set(text)
 
     def put_stages(self, stages: tuple[StageStats, ...], wall_s: float) -> None:
         """Show what the modules of the last batch used; unused places are zero."""

@@ -18,6 +18,7 @@ from dipp.node import DippNode, NodeConfig
 from dipp.quarantine import DEFAULT_LIMIT_BYTES
 from dipp.ringindex import FLOWN_DATA_BYTES, FLOWN_ENTRIES, RingGeometry
 from dipp.runner.executor import Limits, start_forge
+from dipp.sandbox.rungs import RUNGS
 from dipp.state import default_state_dir
 
 _LOG = logging.getLogger("dipp")
@@ -48,6 +49,18 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--module-memory-mb", type=int, default=Limits().module_memory_mb, metavar="MB"
     )
+    limits.add_argument(
+        "--max-processes", type=int, default=Limits().max_processes, metavar="N",
+        help="processes and threads of one module, default %(default)d",
+    )  # fmt: skip
+    limits.add_argument(
+        "--module-user", default="", metavar="USER", help="whom modules run as if this node is root"
+    )
+    limits.add_argument(
+        "--without", action="append", default=[], metavar="RUNG",
+        choices=[rung.name for rung in RUNGS],
+        help="contain modules without this; for finding out what a module needs",
+    )  # fmt: skip
     limits.add_argument(
         "--attempts",
         type=int,
@@ -140,6 +153,9 @@ def make_config(options: argparse.Namespace) -> NodeConfig:
             max_hosts=options.max_hosts,
             host_memory_mb=options.host_memory_mb,
             module_memory_mb=options.module_memory_mb,
+            max_processes=options.max_processes,
+            module_user=options.module_user,
+            skipped_rungs=tuple(options.without),
         ),
         durable=not options.no_sync,
         status_file=options.status,

@@ -7,6 +7,7 @@ that was started survives `close`. Source: design.md 2, dipp.md 10 and 12.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from dipp.runner.protocol import (
 )
 from dipp.runner.values import Chain, CrashRecord, ModuleStep, Policy, StageStats
 from dipp.runner.wire import FrameError
+from dipp.sandbox import rungs
 from dipp.supervisor.driver import HostDriver
 from dipp.supervisor.policy import RestartIntensity
 from dipp.supervisor.table import Event, State
@@ -46,6 +48,7 @@ __all__ = [
     "start_forge",
 ]
 
+_LOG = logging.getLogger("dipp.runner")
 _MEGABYTE = 1 << 20
 _CLOSE_DEADLINE_S = 10.0
 
@@ -93,7 +96,8 @@ class ExecutorStats:
     orphans: int = 0
     leaked_segments: int = 0
     forge_restarts: int = 0
-    missing_rungs: tuple[str, ...] = ()
+    # None until the forge has tried.
+    missing_rungs: tuple[str, ...] | None = None
     last_fault: str = ""
 
 
@@ -308,14 +312,22 @@ class Executor:
 
     def host_changed(self, host: HostDriver) -> None:
         """Note what became of a host and give waiting batches another chance."""
-        if host.missing_rungs:
-            self.stats.missing_rungs = host.missing_rungs
+        if host.missing_rungs is not None:
+            self._note_missing(host.missing_rungs)
         if host.fault_text:
             self.stats.last_fault = host.fault_text
         if host.state is State.GONE:
             self._hosts.pop(host.number, None)
             self._check_gone()
         self._pump_soon()
+
+    def _note_missing(self, missing: tuple[str, ...]) -> None:
+        """Keep what a trial has found, and say it once."""
+        off = [rungs.report(name, "switched off") for name in self.limits.skipped_rungs]
+        missing = rungs.merge(off, missing)
+        if missing != self.stats.missing_rungs:
+            self.stats.missing_rungs = missing
+            _LOG.info("modules are contained without %s", "; ".join(missing) or "exception")
 
     def _check_gone(self) -> None:
         if self._all_gone is not None and not self._hosts:
@@ -340,14 +352,14 @@ class Executor:
             return
         close_fds(fds)
         if isinstance(report, ForgeReady):
-            self.stats.missing_rungs = report.missing_rungs
+            self._note_missing(report.missing_rungs)
         elif isinstance(report, HostExited):
             self.stats.orphans += report.orphans
             self.stats.hosts_lost += bool(report.signal)
             if host is not None:
                 host.handle(Event.EXITED)
         elif isinstance(report, HostRefused) and host is not None:
-            host.handle(Event.REFUSED)
+            host.refused(report.errno)
 
     def _lose_forge(self) -> None:
         self._forge.kill()

@@ -35,10 +35,11 @@ from dipp.runner.values import CrashRecord, StageStats, clip
 from dipp.runner.wait import become_subreaper
 from dipp.sandbox.cgroups import Cgroup
 from dipp.sandbox.enclosure import enclose_host
-from dipp.sandbox.gear import Gear, make_gear
+from dipp.sandbox.gear import Gear, find_user, make_gear
 from dipp.sandbox.limits import die_with
 from dipp.sandbox.namespaces import separate_ipc
-from dipp.sandbox.trial import NO_NAMESPACES, merge, try_ladder
+from dipp.sandbox.rungs import merge
+from dipp.sandbox.trial import NO_NAMESPACES, try_ladder
 
 _ORDERS: tuple[type[RunBatch | Quit], ...] = (RunBatch, Quit)
 # Escaped text of one byte per character; fits the field of the frame.
@@ -117,10 +118,13 @@ class _Host:
     def _enclose(self, order: LoadChain) -> tuple[str, ...]:
         """Restrict this process before it loads anything; prepare what its children put on."""
         policy, paths = order.policy, [step.path for step in order.chain.steps]
+        user = find_user(policy.user)
         outer = enclose_host(self._scratch_root, paths, policy=policy, cgroup=self._cgroup)
         missing = outer if self._is_separate else (NO_NAMESPACES, *outer)
         is_filtered = not any(text.startswith("seccomp:") for text in missing)
-        self._gear = make_gear(policy, self._scratch_root, paths, is_host_filtered=is_filtered)
+        self._gear = make_gear(
+            policy, self._scratch_root, paths, user=user, is_host_filtered=is_filtered
+        )
         return missing
 
     def _run(self, runner: StageRunner, pipeline_id: int, order: RunBatch, input_fd: int) -> None:

@@ -26,6 +26,7 @@ from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, Policy, StageStats
 from dipp.runner.verdict import judge
 from dipp.sandbox.gear import Gear, User
+from dipp.sandbox.ladder import reason_of
 from dipp.workspace import ImageRef, SegmentRange
 
 _FAULT_LINE = re.compile(r'File "[^"\n]*", line (\d+) in')
@@ -217,7 +218,7 @@ def _refused(module: LoadedModule, state: BatchState, error: OSError) -> StageRe
         name=module.step.name,
         batch_id=state.batch_id,
         module_hash=module_hash(module.step.sha256),
-        last_log=str(error),
+        last_log=f"no process for {module.step.name}: {reason_of(error)}",
     )
     return StageResult(stats=StageStats(name=module.step.name), crash=crash, log=str(error))
 

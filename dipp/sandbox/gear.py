@@ -57,13 +57,14 @@ def make_gear(
     scratch_root: str,
     module_paths: Iterable[str] = (),
     *,
+    user: User | None = None,
     is_host_filtered: bool = False,
 ) -> Gear:
     """Prepare everything for the children of one host. Never fails; parts may be missing.
 
-    What a filter of the host refuses already is not repeated in those of its children.
+    What a filter of the host refuses already is not repeated in those of its children. `user` is
+    what `find_user` gave, before the user list was out of reach.
     """
-    user = find_user(policy.user)
     ruleset_fd = -1
     with contextlib.suppress(OSError):
         if landlock.version():

@@ -54,3 +54,11 @@ def active_mask(missing: Sequence[str]) -> int:
     """Return the same as a bit mask, bit 0 for the first name."""
     names = active_names(missing)
     return sum(1 << bit for bit, rung in enumerate(RUNGS) if rung.name in names)
+
+
+def merge(*groups: Sequence[str]) -> tuple[str, ...]:
+    """Join reports; of two about the same rung the first counts."""
+    found: dict[str, str] = {}
+    for text in (text for group in groups for text in group):
+        found.setdefault(text.partition(":")[0], text)
+    return tuple(found.values())

@@ -17,7 +17,7 @@ from dipp.sandbox.gear import Gear, make_gear
 from dipp.sandbox.ladder import climb
 from dipp.sandbox.limits import Confinement
 from dipp.sandbox.namespaces import PidNamespaces, separate_ipc
-from dipp.sandbox.rungs import report
+from dipp.sandbox.rungs import merge, report
 
 _LIMIT_BYTES = 4096
 _BROKEN = ("trial: ended without an answer",)
@@ -60,14 +60,6 @@ def try_everything(scratch_root: str, namespaces: PidNamespaces) -> tuple[str, .
     finally:
         if cgroup is not None:
             cgroup.remove()
-
-
-def merge(*groups: Sequence[str]) -> tuple[str, ...]:
-    """Join reports; of two about the same rung the first counts."""
-    found: dict[str, str] = {}
-    for text in (text for group in groups for text in group):
-        found.setdefault(text.partition(":")[0], text)
-    return tuple(found.values())
 
 
 def _in_child(fork: Callable[[], int], attempt: Callable[[int], Sequence[str]]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ reports into events, looks the row up and does what it says. No method raises on
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -92,7 +93,7 @@ class HostDriver:
         self.is_retired = False
         self.last_used = loop.scheduler.now
         self.rss_kb = 0
-        self.missing_rungs: tuple[str, ...] = ()
+        self.missing_rungs: tuple[str, ...] | None = None
         self.fault_text = ""
         self._policy = policy
         self._loop = loop
@@ -133,6 +134,11 @@ class HostDriver:
             return
         self._pidfd = pidfd
         self.handle(Event.SPAWNED)
+
+    def refused(self, number: int) -> None:
+        """Take the news that the forge could not start it, for this errno."""
+        self._reason = f"no process for a host: {os.strerror(number)}"
+        self.handle(Event.REFUSED)
 
     # -- the table
 

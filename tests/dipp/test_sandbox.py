@@ -15,12 +15,12 @@ import pytest
 from dipp.runner.values import Policy
 from dipp.sandbox import cgroups, landlock
 from dipp.sandbox.enclosure import enclose_host
-from dipp.sandbox.gear import Gear, make_gear
+from dipp.sandbox.gear import Gear, find_user, make_gear
 from dipp.sandbox.ladder import LADDER, Rung, climb
 from dipp.sandbox.limits import Confinement, close_all_but
 from dipp.sandbox.namespaces import PidNamespaces, probe_namespaces
-from dipp.sandbox.rungs import RUNGS, active_mask, active_names
-from dipp.sandbox.trial import merge, try_everything, try_ladder
+from dipp.sandbox.rungs import RUNGS, active_mask, active_names, merge
+from dipp.sandbox.trial import try_everything, try_ladder
 
 NOBODY = 65534
 POLICY = Policy(memory_bytes=64 << 20, file_bytes=4096, open_files=32)
@@ -164,7 +164,12 @@ def test_root_keeps_no_capability(scratch):
 def test_module_user(scratch):
     def body(parent):
         policy = Policy(user=str(NOBODY))
-        assert climb(confinement(parent, make_gear(policy, scratch), policy)) == ()
+        assert (
+            climb(
+                confinement(parent, make_gear(policy, scratch, user=find_user(policy.user)), policy)
+            )
+            == ()
+        )
         assert os.getresuid() == (NOBODY,) * 3
         assert os.getresgid() == (NOBODY,) * 3
         assert os.getgroups() == []
@@ -177,7 +182,9 @@ def test_module_user(scratch):
 @pytest.mark.parametrize("user", ["no such user", "root", "0", "123456789"])
 def test_a_user_that_cannot_be_had_is_reported(scratch, user):
     policy = Policy(user=user)
-    assert "user" in names(try_ladder(policy, make_gear(policy, scratch)))
+    assert "user" in names(
+        try_ladder(policy, make_gear(policy, scratch, user=find_user(policy.user)))
+    )
 
 
 def test_processes_are_bounded_for_those_whom_it_binds(scratch):
@@ -186,7 +193,7 @@ def test_processes_are_bounded_for_those_whom_it_binds(scratch):
 
     def body(parent):
         policy = Policy(user=str(NOBODY), processes=3)
-        climb(confinement(parent, make_gear(policy, scratch), policy))
+        climb(confinement(parent, make_gear(policy, scratch, user=find_user(policy.user)), policy))
         with pytest.raises(BlockingIOError):
             held_children(20)
 
