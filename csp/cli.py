@@ -6,15 +6,13 @@ Exit status 0 = did it, 1 = it failed (with a reason), 2 = wrong use.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from csp.errors import CspError, DecodeError
+from csp.errors import CspError
 
 _SUMMARY = {
     "shell": "talk to nodes: ping, list, get, set, download, proc, ippc ... like csh",
@@ -28,6 +26,7 @@ examples:
   csp shell                          a prompt on that hub
   csp shell -c "ping 162"            one command, then leave
   csp monitor --node 162             what node 162 says and hears
+  csp monitor --write pass.pcapng    keep it; `csp monitor --read pass.pcapng` shows it again
 
 `csp COMMAND --help` lists the options of a command.
 """
@@ -134,80 +133,10 @@ def _hub() -> Command:
     return _prepare_hub, _run_hub
 
 
-# -- monitor
-
-
-def _prepare_monitor(parser: argparse.ArgumentParser) -> None:
-    from csp.links.options import add_link_options
-
-    parser.description = "Show every frame on a network until interrupted."
-    parser.add_argument("--node", type=int, metavar="NODE", help="only what it sends or receives")
-    parser.add_argument("--port", type=int, metavar="PORT", help="only traffic of this service")
-    parser.add_argument("--count", type=int, metavar="N", help="stop after N frames")
-    parser.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    add_link_options(parser, address=0)
-
-
-def _run_monitor(options: argparse.Namespace) -> int:
-    from csp.links.options import open_link
-    from csp.loop import Loop
-
-    loop = Loop()
-    link = open_link(options, promiscuous=True)
-    monitor = _Monitor(options, loop.stop)
-    try:
-        link.open(loop, monitor.show)
-        loop.install_signals()
-        if options.duration is not None:
-            loop.scheduler.call_later(options.duration, loop.stop)
-        loop.run()
-    finally:
-        link.close()
-        loop.close()
-    return 0
-
-
-class _Monitor:
-    """Prints the frames that the options select."""
-
-    def __init__(self, options: argparse.Namespace, stop: Callable[[], None]) -> None:
-        self._options = options
-        self._stop = stop
-        self._shown = 0
-
-    def show(self, frame: bytes) -> None:
-        from csp import monitor
-        from csp.packet import decode_frame
-
-        options = self._options
-        if options.count is not None and self._shown >= options.count:
-            return
-        try:
-            packet = decode_frame(frame, options.csp_version)
-        except DecodeError as error:
-            self._print({"error": str(error), "data": frame.hex()}, f"bad frame: {error}")
-            return
-        if options.node is not None and options.node not in (packet.src, packet.dst):
-            return
-        if options.port is not None and options.port != monitor.service_port(packet):
-            return
-        self._print(monitor.as_record(packet), monitor.describe(packet))
-
-    def _print(self, record: dict[str, object], line: str) -> None:
-        now = time.time()
-        if self._options.json:
-            print(json.dumps({"time": round(now, 6), **record}), flush=True)
-        else:
-            clock = time.strftime("%H:%M:%S", time.localtime(now))
-            print(f"{clock}.{int(now % 1 * 1000):03d} {line}", flush=True)
-        self._shown += 1
-        if self._options.count is not None and self._shown >= self._options.count:
-            self._stop()
-
-
 def _monitor() -> Command:
-    return _prepare_monitor, _run_monitor
+    from csp.monitor_cli import add_parser, run
+
+    return add_parser, run
 
 
 _COMMANDS: dict[str, Callable[[], Command]] = {

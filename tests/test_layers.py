@@ -31,6 +31,7 @@ DRIVERS = (
     "csp/hub.py",
     "csp/links/",
     "csp/loop.py",
+    "csp/monitor_cli.py",
     "csp/node.py",
     "csp/param/table.py",
     "csp/shell/",
