@@ -18,6 +18,8 @@ class RunState(IntEnum):
     WAITING = 3
     REMOTE = 4
     PAUSED = 5
+    # Not yet a process: waits for the battery, and is on no board.
+    DEFERRED = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

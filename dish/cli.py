@@ -96,6 +96,15 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--gnss", type=int, default=0, metavar="NODE", help="node of the GNSS")
     parser.add_argument("--a53", type=int, default=0, metavar="NODE", help="node of the A53 power")
+    parser.add_argument("--eps", type=int, default=0, metavar="NODE", help="node of the EPS")
+    parser.add_argument(
+        "--power", metavar="MODULE:FACTORY",
+        help="power model of the spacecraft, such as sim.forecast:model; see `power_reserve`",
+    )  # fmt: skip
+    parser.add_argument(
+        "--power-option", action="append", default=[], metavar="KEY=VALUE",
+        help="given to the power model; may be repeated",
+    )  # fmt: skip
     parser.add_argument(
         "--no-heap",
         action="store_true",
@@ -117,6 +126,7 @@ def _serve(options: argparse.Namespace) -> int:
         state=options.state,
         gnss=options.gnss,
         a53=options.a53,
+        eps=options.eps,
         version=options.csp_version,
     )
     # The forge comes first: what is imported and opened below is nothing for its children.
@@ -125,6 +135,11 @@ def _serve(options: argparse.Namespace) -> int:
     from csp.links.zmq import ZmqLink
     from csp.loop import Loop
 
+    if options.power is not None:
+        from dish.power.plugin import load_model, options_of
+
+        model = load_model(options.power, options_of(options.power_option))
+        config = replace(config, power=model)
     loop = Loop()
     loop.install_signals()
     node = DishNode(loop, config, prepared, reboot=lambda restart: loop.stop())

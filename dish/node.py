@@ -28,7 +28,9 @@ from dish.errors import StoreError
 from dish.forge import ForgeHandle, start_forge
 from dish.heap import Heap
 from dish.mirror import Mirror
-from dish.params import INVALID_GNSS, SPECS
+from dish.params import BATTERY_UNKNOWN, INVALID_GNSS, SPECS
+from dish.power.admission import Admission
+from dish.power.figures import PowerModel
 from dish.profile import PROFILES, Profile
 from dish.program import Procedure
 from dish.remote import Broker
@@ -50,6 +52,8 @@ _IDENTITY = Identity(
 # name, size and address of the flown areas (dish.md 12); the addresses keep them apart.
 _AREAS = (("config", 2500, 0x0000), ("commands", 1500, 0x1000), ("schedule", 1500, 0x2000))
 _REFRESH_S = 0.25
+# How often every deferred plan is looked at; one at a time, because each look is a forecast.
+_RETRY_DEFERRED_S = 2.0
 # A board that idles at 35 degrees.
 _IDLE_TEMPERATURE_K = 308
 _GNSS_NAMES = (
@@ -61,7 +65,9 @@ _WAKE_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DishConfig:
-    """How a DISH node is set up. `gnss` and `a53` are node numbers, 0 for none.
+    """How a DISH node is set up. `gnss`, `a53` and `eps` are node numbers, 0 for none.
+
+    `power` knows the spacecraft's battery and orbit; without it power is not looked at.
 
     `state` is the folder for pushed procedures; None keeps them in memory, as on the board.
     """
@@ -74,6 +80,8 @@ class DishConfig:
     state: Path | None = None
     gnss: int = 0
     a53: int = 0
+    eps: int = 0
+    power: PowerModel | None = None
     version: int = 2
     seed: int | None = None
 
@@ -92,6 +100,7 @@ def prepare(config: DishConfig, natives: Mapping[int, NativeFunction] | None = N
     table["tmu_reading"].set(_IDLE_TEMPERATURE_K)
     table["gnss_node"].set(config.gnss)
     table["a53_node"].set(config.a53)
+    table["eps_node"].set(config.eps)
     table["proc_mode"].set(MODES.index(config.mode))
     table["proc_engine"].set(ENGINES.index(config.engine))
     table["proc_budget"].set(config.budget)
@@ -124,7 +133,12 @@ class DishNode:
         self.store = Store(
             config.profile, prepared.forge.natives, persist=self._persist, admit=heap.admit_push
         )
-        self.service = ProcedureService(self.table, self.store, heap, own_nodes=self._own_nodes)
+        self.service = ProcedureService(
+            self.table, self.store, heap, own_nodes=self._own_nodes, clock=self._now,
+            power=Admission(
+                self.table, config.power, config.profile, own_nodes=self._own_nodes
+            ),
+        )  # fmt: skip
         self.runs = Runs(
             loop, prepared.forge, serve=Broker(self.table, self._remote).serve,
             on_end=self.service.ended, limit=config.profile.max_runs,
@@ -135,7 +149,11 @@ class DishNode:
         self.table.on_write("wake_a53", self._wake)
         self._mirrors = self._make_mirrors()
         self._load()
+        self._next_retry = 0.0
         self._tick()
+
+    def _now(self) -> float:
+        return self._loop.scheduler.now
 
     def _own_nodes(self) -> frozenset[int]:
         return frozenset({self.config.address, *self.node.stack.addresses})
@@ -144,6 +162,7 @@ class DishNode:
         rows = (
             ("gnss_node", _GNSS_NAMES, INVALID_GNSS),
             ("a53_node", ("a53_status",), {"a53_status": 0}),
+            ("eps_node", ("battery_percent",), {"battery_percent": BATTERY_UNKNOWN}),
         )
         mirrors = [
             Mirror(
@@ -201,6 +220,9 @@ class DishNode:
                 return
 
     def _tick(self) -> None:
+        if self._now() >= self._next_retry:
+            self._next_retry = self._now() + _RETRY_DEFERRED_S / max(1, len(self.service.deferred))
+            self.service.retry_deferred()
         self.service.refresh()
         self.store.save()
         client = self.node.params.counters

@@ -21,6 +21,8 @@ EVERY_RUN = 0xFFFF
 # `proc_run_slot` of a free row, and `proc_last_slot` before the first run.
 NO_SLOT = 0xFFFF
 ERROR_BYTES = 96
+# `battery_percent` while the EPS does not say.
+BATTERY_UNKNOWN = -1.0
 
 # What stands in the live registers when the processor idles; read by nothing, shown to operators.
 _REGISTERS: tuple[tuple[int, str, int], ...] = (
@@ -150,6 +152,28 @@ _OURS = (
     ParamSpec(id=141, name="a53_node", type=_U16, mask=_C, help="Node of the A53 power, 0 = none"),
 )  # fmt: skip
 
+_POWER = (
+    ParamSpec(id=150, name="power_reserve", type=_U8, mask=_C, unit="%",
+              help="Plans must not be predicted to take the battery below this. 0 = not checked"),
+    ParamSpec(id=151, name="power_horizon_s", type=_U32, mask=_C, unit="s", default=21_600,
+              help="How far plans are predicted, mission seconds, 60 to 259200"),
+    ParamSpec(id=152, name="power_policy", type=_U8, mask=_C,
+              help="What happens to a plan that takes too much: 0 refused, 1 deferred"),
+    _telemetry(153, "power_forecast_min", _FLOAT, "Last prediction: lowest percent"),
+    _telemetry(154, "power_forecast_at", _U32, "Last prediction: when that is, Unix time"),
+    _telemetry(155, "power_reason", _STRING, "Last prediction: what was decided and why",
+               n=ERROR_BYTES, default="off"),
+    _telemetry(156, "power_deferred", _U8, "Plans that wait for the battery; proc_stop ends them"),
+    _telemetry(157, "power_deferred_slot", _U16, "Their slots, 65535 = none", n=RUN_ROWS,
+               default=NO_SLOT),
+    _telemetry(158, "power_refused", _U32, "Plans refused for the battery since boot"),
+    ParamSpec(id=159, name="power_wait_s", type=_U32, mask=_C, unit="s", default=600,
+              help="How long a wait is assumed to take if nothing is known about its end"),
+    ParamSpec(id=160, name="eps_node", type=_U16, mask=_C, help="Node of the EPS, 0 = none"),
+    _telemetry(161, "battery_percent", _FLOAT, "State of charge from the EPS. -1 = not known",
+               default=BATTERY_UNKNOWN),
+)  # fmt: skip
+
 SPECS: tuple[ParamSpec, ...] = (
     *(
         ParamSpec(id=id_, name=name, type=_U32, mask=_R, help=_REGISTER_HELP, default=value)
@@ -162,4 +186,11 @@ SPECS: tuple[ParamSpec, ...] = (
     ),
     ParamSpec(id=61, name="serial0", type=_I32, mask=_H, help="Hardware id"),
     *_OURS,
+    *_POWER,
 )
+
+
+def clip(text: str) -> str:
+    """Cut text to what an error parameter holds."""
+    raw = text.replace("\0", "").encode("utf-8", "surrogateescape")[: ERROR_BYTES - 1]
+    return raw.decode("utf-8", "ignore")

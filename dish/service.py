@@ -7,6 +7,7 @@ of the store do not matter to the run, and hands it to the supervisor. Every end
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -18,9 +19,12 @@ from dish.effects import Settings
 from dish.errors import DishError, LinkError, Ret, StoreError
 from dish.frames import Command
 from dish.heap import Heap
-from dish.link import link
+from dish.link import CallGraph, link
 from dish.outcome import Outcome
-from dish.params import ERROR_BYTES, EVERY_RUN, NO_SLOT, RUN_ROWS
+from dish.params import EVERY_RUN, NO_SLOT, RUN_ROWS, clip
+from dish.power.admission import Admission, Policy, PowerShort
+from dish.power.deferred import Deferred, Queue
+from dish.power.forecast import LoadProfile
 from dish.profile import Profile
 from dish.records import RunCounters, RunView
 from dish.request import ENGINES, RunRequest
@@ -77,11 +81,15 @@ class ProcedureService:
         heap: Heap,
         *,
         own_nodes: Callable[[], frozenset[int]],
+        power: Admission,
+        clock: Callable[[], float],
     ) -> None:
         self.table = table
         self.store = store
         self.heap = heap
         self.server = ProcedureServer(store, self.run, self.control)
+        self.power = power
+        self.deferred = Queue(clock)
         self.outcomes: deque[Outcome] = deque(maxlen=OUTCOMES_KEPT)
         self._own_nodes = own_nodes
         for name in _COMMAND_PARAMS:
@@ -100,15 +108,16 @@ class ProcedureService:
         replies = self.server.answer(data, has_crc=has_crc)
         if self.server.counters.errors != errors:
             self._set("proc_refused", self.server.counters.errors)
-            self._set("proc_refusal", _clip(self.server.last_error))
+            self._set("proc_refusal", clip(self.server.last_error))
         self._set("proc_stored", len(self.store.occupied()))
         self.refresh()
         return replies
 
     def run(self, slot: int) -> None:
-        """Start the procedure of a slot. Raises DishError if it cannot start.
+        """Start the procedure of a slot, or let it wait for the battery.
 
-        A hole in the call graph is not a refusal but a run that failed at once (dish.md 4).
+        Raises DishError if neither can be. A hole in the call graph is not a refusal but a run that
+        failed at once (dish.md 4).
         """
         natives = self.store.natives
         if slot not in natives and self.store.fetch(slot) is None:
@@ -125,19 +134,66 @@ class ProcedureService:
                 )
             )  # fmt: skip
             return
+        verdict = self.power.judge(graph)
+        if verdict.is_admitted:
+            self._start(graph, verdict.profile)
+        elif self.power.policy is Policy.DEFER:
+            self._defer(graph)
+        else:
+            refused = self.table["power_refused"].get()
+            self._set("power_refused", (refused if isinstance(refused, int) else 0) + 1)
+            raise PowerShort(verdict.reason)
+
+    def _start(self, graph: CallGraph, profile: LoadProfile) -> None:
         needed = self.heap.admit_run(graph)
         run_id = self.runs.start(RunRequest(
             graph=graph, settings=self._settings(), row=0, engine=self._engine(),
             observed=frozenset(param.id for param in self.table if param.needs_owner),
         ))  # fmt: skip
         self.heap.begin_run(run_id, needed)
+        self.power.begin(run_id, profile)
         self.refresh()
+
+    def _defer(self, graph: CallGraph) -> None:
+        if len(self.runs) + len(self.deferred) >= self.profile.max_runs:
+            raise PowerShort(f"{self.profile.max_runs} are running or deferred")
+        self.deferred.add(graph)
+        self.refresh()
+
+    def retry_deferred(self) -> None:
+        """Start the next deferred plan if the battery can carry it by now.
+
+        One plan per call: a forecast takes some milliseconds, and requests are waiting.
+        """
+        plan = self.deferred.next()
+        verdict = self.power.judge(plan.graph) if plan is not None else None
+        if plan is not None and verdict is not None and verdict.is_admitted:
+            # No room for a run now is one more reason to wait.
+            with contextlib.suppress(DishError):
+                self._start(plan.graph, verdict.profile)
+                self.deferred.remove(plan)
+                self.refresh()
+
+    def _cancel(self, plans: list[Deferred]) -> None:
+        for plan in plans:
+            self.ended(
+                Outcome(
+                    run_id=0, root=plan.root, ret=Ret.STOPPED, slot=plan.root, index=0,
+                    executed=0, reason="while it was deferred",
+                )
+            )  # fmt: skip
+
+    def command(self, command: Command, root: int | None) -> int:
+        """Tell runs what to do; return how many there are. STOP ends deferred plans as well."""
+        waiting = self.deferred.cancel(root) if command is Command.STOP else []
+        self._cancel(waiting)
+        return self.runs.command(command, root) + len(waiting)
 
     def control(self, verb: Verb, slot: int | None) -> bytes:
         """Carry out a CONTROL request and return the body of its answer."""
         if verb is Verb.STATUS:
             return encode_status(self.status())
-        return bytes((self.runs.command(_COMMANDS[verb], slot),))
+        return bytes((self.command(_COMMANDS[verb], slot),))
 
     def status(self) -> Status:
         """Return the last outcome and what is running."""
@@ -147,15 +203,27 @@ class ProcedureService:
             last_ret=last.ret if last else 0,
             last_slot=last.slot if last else 0,
             last_index=last.index if last else 0,
-            runs=tuple(
-                RunLine(
-                    root=view.root, state=view.line.state, slot=view.line.position.slot,
-                    index=view.line.position.index, depth=view.line.position.depth,
-                    executed=view.line.executed, age_s=int(view.age_s),
-                )
-                for view in self.runs.views()
-            ),
-        )  # fmt: skip
+            runs=(*self._running_lines(), *self._deferred_lines())[: self.profile.max_runs],
+        )
+
+    def _running_lines(self) -> list[RunLine]:
+        return [
+            RunLine(
+                root=view.root, state=view.line.state, slot=view.line.position.slot,
+                index=view.line.position.index, depth=view.line.position.depth,
+                executed=view.line.executed, age_s=int(view.age_s),
+            )
+            for view in self.runs.views()
+        ]  # fmt: skip
+
+    def _deferred_lines(self) -> list[RunLine]:
+        return [
+            RunLine(
+                root=plan.root, state=RunState.DEFERRED, slot=plan.root, index=0, depth=0,
+                executed=0, age_s=int(self.deferred.age_s(plan)),
+            )
+            for plan in self.deferred.plans()
+        ]  # fmt: skip
 
     def _settings(self) -> Settings:
         profile = self.profile
@@ -177,19 +245,20 @@ class ProcedureService:
         value = parameter.get()
         root = None if value == EVERY_RUN else value
         if root is None or isinstance(root, int):
-            self.runs.command(_COMMAND_PARAMS[parameter.name], root)
+            self.command(_COMMAND_PARAMS[parameter.name], root)
 
     # -- telemetry
 
     def ended(self, outcome: Outcome) -> None:
         """Publish the end of a run."""
         self.heap.end_run(outcome.run_id)
+        self.power.end(outcome.run_id)
         self.outcomes.append(outcome)
         self._set("proc_last_slot", outcome.root)
         self._set("proc_last_ret", int(outcome.ret))
         self._set("proc_last_index", outcome.index)
         self._set("proc_last_at", outcome.slot)
-        self._set("proc_last_error", _clip(str(outcome)))
+        self._set("proc_last_error", clip(str(outcome)))
         self._set("proc_last_count", outcome.executed)
         self.refresh()
 
@@ -202,6 +271,10 @@ class ProcedureService:
         self._set("proc_started", counters.started & 0xFFFF_FFFF)
         self._set("proc_completed", counters.completed & 0xFFFF_FFFF)
         self._set("proc_failed", counters.failed & 0xFFFF_FFFF)
+        waiting = [plan.root for plan in self.deferred.plans()]
+        self._set("power_deferred", len(waiting))
+        for row in range(RUN_ROWS):
+            self._set("power_deferred_slot", waiting[row] if row < len(waiting) else NO_SLOT, row)
         rows = {view.row: view for view in self.runs.views()}
         for row in range(RUN_ROWS):
             view = rows.get(row)
@@ -214,12 +287,6 @@ class ProcedureService:
 
     def _set(self, name: str, value: Value, index: int | None = None) -> None:
         self.table[name].set(value, index)
-
-
-def _clip(text: str) -> str:
-    """Cut text to what an error parameter holds."""
-    raw = text.replace("\0", "").encode("utf-8", "surrogateescape")[: ERROR_BYTES - 1]
-    return raw.decode("utf-8", "ignore")
 
 
 __all__ = ["MODES", "DishError", "ProcedureService", "Supervisor"]

@@ -25,7 +25,7 @@ from dish.status import RunLine, Status, Verb
 from dish.verify import Target, has_errors, verify
 
 _CURRENT = "dish.procedure"
-_STATES = {1: "starting", 2: "running", 3: "waiting", 4: "asks a node", 5: "paused"}
+_STATES = {1: "starting", 2: "running", 3: "waiting", 4: "asks a node", 5: "paused", 6: "deferred"}
 # Often enough to feel immediate, rare enough for a slow link.
 _WAIT_PERIOD_S = 0.5
 

@@ -159,7 +159,7 @@ def node_specs(layout: Layout, space: HubAddress, ground: HubAddress) -> list[No
             entry="dish.cli:main",
             argv=(
                 "serve", *common, "--address", str(numbers.dish), "--gnss", str(numbers.gnss),
-                "--a53", str(numbers.a53), "--state", str(state / "dish"),
+                "--a53", str(numbers.a53), "--state", str(state / "dish"), *_power(layout),
             ),
         ),
         NodeSpec(
@@ -179,6 +179,15 @@ def node_specs(layout: Layout, space: HubAddress, ground: HubAddress) -> list[No
             ),
         ),
     ]  # fmt: skip
+
+
+def _power(layout: Layout) -> list[str]:
+    """Return what lets the DISH node predict power; `power_reserve` switches it on."""
+    words = ["--eps", str(layout.settings.nodes.eps), "--power", "sim.forecast:model"]
+    words += ["--power-option", f"rate={layout.rate!r}"]
+    if layout.config_file is not None:
+        words += ["--power-option", f"config={layout.config_file}"]
+    return words
 
 
 def _await_nodes(payload: Payload) -> None:
