@@ -41,7 +41,8 @@ _KEEPALIVE = {
 _BURST_FRAMES = 128
 # How many frames may wait for the hub: the first requests, not a bulk transfer.
 _MAX_HELD = 256
-_READY_TIMEOUT_S = 1.0
+# Under load a hub may need a second; without a hub this is what the first request waits.
+_READY_TIMEOUT_S = 3.0
 _SETTLE_S = 0.03
 # A token starts like no frame that any node here receives (destination 16383, source 16383).
 _TOKEN_PREFIX = b"\xff\xff\xff\xff\xff\xff"
@@ -99,7 +100,7 @@ class ZmqLink:
 
     `address` and `netmask` choose the subscriptions; `promiscuous` (or `address` None) takes all
     traffic. `ready` resolves True once the hub demonstrably forwards to and from us, False if it
-    gave no sign within a second.
+    gave no sign within three seconds.
     """
 
     def __init__(

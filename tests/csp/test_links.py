@@ -275,6 +275,15 @@ def test_an_oversized_message_does_not_reach_the_nodes(loop, hub):
         each.close()
 
 
+async def persistent(client: Stack, node: int, port: int, data: bytes) -> bytes:
+    """Ask until there is an answer: on a busy machine the other end may still be subscribing."""
+    while True:
+        try:
+            return await client.request(node, port, data, timeout_s=1.0)
+        except NoResponse:
+            continue
+
+
 def test_two_processes_on_a_hub_process(loop):
     """As in real life: `csp hub`, a node elsewhere, a client here; both leave on SIGTERM."""
     root = Path(__file__).parents[2]
@@ -309,7 +318,7 @@ def test_two_processes_on_a_hub_process(loop):
         assert node_process.stdout.readline() == "ready\n"
         link = ZmqLink(address=CLIENT, sub_port=sub_port, pub_port=pub_port)
         client = attach(loop, link, CLIENT)
-        task = loop.scheduler.spawn(client.request(9, 0, b"\0\1", timeout_s=5.0))
+        task = loop.scheduler.spawn(persistent(client, 9, 0, b"\0\1"))
         assert b"n9" in loop.run_until(task, DEADLINE_S)
         link.close()
     finally:

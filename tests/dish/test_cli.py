@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from csp.errors import NoResponse
 from csp.hub import Hub
 from csp.links.zmq import ZmqLink
 from csp.loop import Loop
@@ -85,14 +87,18 @@ def test_serve_runs_a_procedure_and_ends_on_sigterm(tmp_path):
         assert process.stdout.readline() == "dish node 4, profile m7\n"
         interface = stack.add_interface(link.name, 20, link.send)
         link.open(loop, lambda frame: stack.receive(interface, frame))
-        client = ProcClient(stack, timeout_s=5.0)
+        client = ProcClient(stack, timeout_s=20.0)
 
         async def talk():
+            answered = False
+            while not answered:  # on a busy machine the node may still be subscribing
+                with contextlib.suppress(NoResponse):
+                    answered = await stack.request(4, 1, b"up", timeout_s=1.0) == b"up"
             await client.push(4, 30, assemble_one("call 30"))
             await client.run(4, 30)
             return await client.status(4)
 
-        loop.run_until(link.ready, 5.0)
+        loop.run_until(link.ready, 20.0)
         status = loop.run_until(loop.scheduler.spawn(talk()), 20.0)
         assert [run.root for run in status.runs] == [30]
         process.send_signal(signal.SIGTERM)
