@@ -17,6 +17,7 @@ from dipp.errors import DippError
 _COMMANDS = {
     "serve": ("dipp.serve", "the daemon: batches from the queue, results into the ring"),
     "run": ("dipp.runfiles", "run a pipeline over picture files, without a network"),
+    "faults": ("dipp.faults.cli", "inject the fault catalogue and see that nothing comes of it"),
     "check": ("dipp.check", "qualify a module before it is uplinked"),
     "bridge": ("dipp.bridge", "batches of the original camera (System V) to DIPP's queue"),
 }

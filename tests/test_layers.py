@@ -39,6 +39,7 @@ DRIVERS = (
     "csp/vmem/testing.py",
     "dipp/bridge.py",
     "dipp/eventlog.py",
+    "dipp/faults/injection.py",
     "dipp/hostile.py",
     "dipp/inputs.py",
     "dipp/intake.py",

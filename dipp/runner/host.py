@@ -35,7 +35,7 @@ from dipp.runner.values import CrashRecord, StageStats, clip
 from dipp.runner.wait import become_subreaper
 from dipp.sandbox.cgroups import Cgroup
 from dipp.sandbox.enclosure import enclose_host
-from dipp.sandbox.gear import Gear, find_user, make_gear
+from dipp.sandbox.gear import Gear, find_user, make_gear, paths_of
 from dipp.sandbox.limits import die_with
 from dipp.sandbox.namespaces import separate_ipc
 from dipp.sandbox.rungs import merge
@@ -117,7 +117,7 @@ class _Host:
 
     def _enclose(self, order: LoadChain) -> tuple[str, ...]:
         """Restrict this process before it loads anything; prepare what its children put on."""
-        policy, paths = order.policy, [step.path for step in order.chain.steps]
+        policy, paths = order.policy, paths_of(order.chain.steps)
         user = find_user(policy.user)
         outer = enclose_host(self._scratch_root, paths, policy=policy, cgroup=self._cgroup)
         missing = outer if self._is_separate else (NO_NAMESPACES, *outer)

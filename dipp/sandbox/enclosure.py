@@ -24,7 +24,7 @@ from dipp.sandbox.syscalls import Who
 
 def enclose_host(
     scratch_root: str,
-    module_paths: Iterable[str],
+    own_paths: Iterable[str],
     *,
     policy: Policy,
     cgroup: Cgroup | None,
@@ -38,7 +38,7 @@ def enclose_host(
         cgroup.enter(policy.processes + 1, 2 * (policy.memory_bytes + policy.arena_bytes))
 
     def restrict_files() -> None:
-        fd = landlock.create_ruleset(host_rules(scratch_root, module_paths))
+        fd = landlock.create_ruleset(host_rules(scratch_root, own_paths))
         try:
             landlock.restrict_self(fd)
         finally:

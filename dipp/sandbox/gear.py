@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dipp.runner.values import Policy
+from dipp.runner.values import ModuleStep, Policy
 from dipp.sandbox import landlock, seccomp
 from dipp.sandbox.bpf import Program
 from dipp.sandbox.syscalls import Who
@@ -55,20 +55,21 @@ class Gear:
 def make_gear(
     policy: Policy,
     scratch_root: str,
-    module_paths: Iterable[str] = (),
+    own_paths: Iterable[str] = (),
     *,
     user: User | None = None,
     is_host_filtered: bool = False,
 ) -> Gear:
     """Prepare everything for the children of one host. Never fails; parts may be missing.
 
+    `own_paths` is what `paths_of` gave: what its modules may read beside the libraries.
     What a filter of the host refuses already is not repeated in those of its children. `user` is
     what `find_user` gave, before the user list was out of reach.
     """
     ruleset_fd = -1
     with contextlib.suppress(OSError):
         if landlock.version():
-            ruleset_fd = landlock.create_ruleset(child_rules(scratch_root, module_paths))
+            ruleset_fd = landlock.create_ruleset(child_rules(scratch_root, own_paths))
     beyond = Who.HOST if is_host_filtered else None
     uid = user.uid if user else os.getuid()
     return Gear(
@@ -87,31 +88,38 @@ def _filter(who: Who, beyond: Who | None) -> Program | None:
     return seccomp.build_filter(who, architecture, beyond) if architecture else None
 
 
-def child_rules(
-    scratch_root: str, module_paths: Iterable[str]
-) -> list[tuple[tuple[str, ...], int]]:
+def child_rules(scratch_root: str, own_paths: Iterable[str]) -> list[tuple[tuple[str, ...], int]]:
     """Return what a module child may reach: paths and rights."""
     return [
-        (readable_paths(module_paths), landlock.READ),
+        (readable_paths(own_paths), landlock.READ),
         (_DEVICES, landlock.DEVICE),
         ((scratch_root,), landlock.READ | landlock.WRITE),
     ]
 
 
-def host_rules(scratch_root: str, module_paths: Iterable[str]) -> list[tuple[tuple[str, ...], int]]:
+def host_rules(scratch_root: str, own_paths: Iterable[str]) -> list[tuple[tuple[str, ...], int]]:
     """Return what a host may reach: the same, and /proc to watch its children."""
-    return [*child_rules(scratch_root, module_paths), (("/proc",), landlock.READ)]
+    return [*child_rules(scratch_root, own_paths), (("/proc",), landlock.READ)]
 
 
-def readable_paths(module_paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the libraries, and the directories of the modules, where models lie beside them."""
+def paths_of(steps: Iterable[ModuleStep]) -> list[str]:
+    """Return the directories of modules, where their models lie, and files that parameters name."""
+    paths = []
+    for step in steps:
+        paths.append(os.path.dirname(os.path.realpath(step.path)))
+        texts = (value for _, value in step.params if isinstance(value, str))
+        paths += [text for text in texts if os.path.isabs(text) and os.path.isfile(text)]
+    return paths
+
+
+def readable_paths(own_paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the libraries and what else may be read."""
     package_root = Path(__file__).resolve().parents[2]
     ours = [package_root / name for name in _OUR_PACKAGES]
     # Our checkout is on the path too, but its other contents are nobody's business.
     paths = [path for path in map(Path, sys.path) if path.resolve() != package_root]
     interpreter = [Path(sys.prefix), Path(sys.base_prefix) / "lib", Path(os.__file__).parent]
-    beside = [Path(path).resolve().parent for path in module_paths]
-    found = dict.fromkeys(map(str, (*interpreter, *paths, *ours, *beside)))
+    found = dict.fromkeys(map(str, (*interpreter, *paths, *ours, *own_paths)))
     return (*found, *_LIBRARIES, *_MACHINE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from dipp.modulefiles import packaged_modules
 from dipp.params import RUNG_NAMES, RUNGS_ACTIVE, RUNGS_MISSING, Telemetry, make_table
 from dipp.runner.executor import Completed, Limits
 from dipp.sandbox.landlock import version
-from dipp.sandbox.rungs import RUNGS
+from dipp.sandbox.rungs import RUNGS, active_names
 from dipp.testing import IDENTITY, Harness, make_chain
 
 # Verdicts that say that a module did not run as it wanted to.
@@ -104,6 +105,27 @@ def test_a_module_reads_what_lies_beside_it_and_writes_scratch(harness, tmp_path
     assert metadata.item("size") == 5
 
 
+def test_a_file_that_a_parameter_names_can_be_read(harness, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    weights = tmp_path / "elsewhere" / "weights.bin"
+    weights.write_bytes(b"12345")
+    (tmp_path / "code").mkdir()
+    path = tmp_path / "code" / "model.py"
+    path.write_text(
+        "import os\nfrom pathlib import Path\nWEIGHTS = None\ndef load(params):\n"
+        "    global WEIGHTS\n    WEIGHTS = Path(params['weights']).read_bytes()\n"
+        "def run(batch, params):\n    batch.images[0].add_item('size', len(WEIGHTS))\n"
+    )
+    chain = make_chain(path)
+    for params in ((("weights", str(weights)),), (("weights", "/etc/passwd"),)):
+        steps = tuple(replace(step, params=params) for step in chain.steps)
+        outcome = harness.run(replace(chain, steps=steps))
+        assert isinstance(outcome, Completed)
+        outcome.close()
+    steps = tuple(replace(step, params=(("weights", "/etc"),)) for step in chain.steps)
+    assert harness.run(replace(chain, steps=steps)).code == Code.LOAD_CRASHED
+
+
 @pytest.mark.parametrize("hook", ["import socket; socket.socket()", "open('/tmp/x-dipp', 'w')"])
 def test_loading_is_contained_too(harness, tmp_path, hook):
     if "open" in hook and not version():
@@ -158,6 +180,19 @@ def test_modules_run_as_another_user(tmp_path):
         ((metadata, _),) = harness.run_images(make_chain(path))
         assert metadata.item("uid") == 65534
         assert not any(text.startswith("user") for text in harness.executor.stats.missing_rungs)
+
+
+def test_a_fork_that_fails_costs_a_batch_and_says_why(tmp_path):
+    path = tmp_path / "identity.py"
+    path.write_text(IDENTITY)
+    # The group has room for the host only.
+    with Harness(Limits(max_processes=0)) as harness:
+        outcome = harness.run(make_chain(path))
+        if "cgroup" not in active_names(harness.executor.stats.missing_rungs):
+            pytest.skip("no control group can be made here")
+        assert (outcome.code, outcome.module_index) == (Code.PIPE_CREATE, 1)
+        assert outcome.crash.last_log.startswith("no process for identity: ")
+        assert harness.executor.stats.forge_restarts == 0
 
 
 def test_parameters_show_it():
