@@ -123,10 +123,10 @@ class ZmqLink:
         self._key = None if key_file is None else load_key(key_file)
         offset = 0 if key_file is None else SECURE_OFFSET
         # Named from the hub's side, as in csh: it subscribes on 6000 and publishes on 7000.
-        self._send_to = f"tcp://{host}:{sub_port if sub_port is not None else SUB_PORT + offset}"
-        self._receive_from = (
-            f"tcp://{host}:{pub_port if pub_port is not None else PUB_PORT + offset}"
-        )
+        sub = sub_port if sub_port is not None else SUB_PORT + offset
+        pub = pub_port if pub_port is not None else PUB_PORT + offset
+        self.place = f"{host}:{sub}:{pub}"
+        self._send_to, self._receive_from = f"tcp://{host}:{sub}", f"tcp://{host}:{pub}"
         everything = promiscuous or address is None
         self._prefixes = (
             (b"",) if everything else subscriptions(address or 0, netmask, self._version)

@@ -20,7 +20,8 @@ from csp.services import Identity
 from csp.shell.session import ProgressFactory, Session
 
 GROUND_ADDRESS = 20
-_READY_WAIT_S = 3.0
+# Longer than the link itself waits for a sign of the hub.
+_READY_WAIT_S = 10.0
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -83,8 +84,8 @@ def open_session(
     )
     node.attach(link, netmask=netmask)
     try:
-        if isinstance(link, ZmqLink):
-            loop.run_until(link.ready, _READY_WAIT_S)
+        if isinstance(link, ZmqLink) and not loop.run_until(link.ready, _READY_WAIT_S):
+            out(f"warning: no hub answers at {link.place}; `csp hub` or `payload up` starts one")
         yield Session(loop, node.stack, out=out, progress=progress, timeout_s=timeout_s)
     finally:
         node.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from csp.cli import main
 from csp.links.memory import MemoryBus
 from csp.loop import Loop
 from csp.node import CspNode
@@ -180,3 +182,17 @@ def test_completion_offers_commands_parameters_nodes_and_options(rig: Rig) -> No
     rig.run("ident")
     assert "wheel" in complete(session, ["ping"], "w")
     assert "--size" in complete(session, ["ping"], "--s")
+
+
+def test_a_missing_hub_is_said_before_anything_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("csp.links.zmq._READY_TIMEOUT_S", 0.05)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        words = ["shell", "--hub", f"127.0.0.1:{port}:{port}", "-t", "20", "-c", "ping 9"]
+        assert main(words) == 1
+    said = capsys.readouterr().out
+    assert f"warning: no hub answers at 127.0.0.1:{port}:{port}" in said
+    assert "error: ping node 9: no reply within 20 ms" in said
