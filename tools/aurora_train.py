@@ -13,6 +13,7 @@ trains, `ship` writes modules/aurora/models. Source: aurora.md 6.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -23,14 +24,15 @@ import numpy as np
 
 from modules.aurora.planes import CELLS
 from modules.aurora.snr import SnrSettings, detect
-from modules.aurora.unet import OUTPUT_CELLS, network_input
+from modules.aurora.unet import OUTPUT_CELLS, network_input, segments
 from tools.aurora_cases import make_case, training_target
+from tools.aurora_measure import Confusion, roc_auc, threshold_for_specificity
 from tools.aurora_scene import DEFAULT, scene
 
 TRAIN_SEED, TUNE_SEED = 1_000, 100_000
 BATCH = 16
 WIDTHS = {3: 12, 4: 8}
-IGNORED = 255
+MODELS = Path(__file__).resolve().parents[1] / "modules" / "aurora" / "models"
 
 
 # -- data
@@ -162,12 +164,74 @@ def fit(out: Path, channels: int, minutes: float, seed: int) -> None:
     )
 
 
+# -- shipping
+
+
+def convert(model: Any, samples: np.ndarray | None) -> bytes:
+    """Return a TFLite file: float16 weights, or with samples all of it in 8-bit integers."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if samples is None:
+        converter.target_spec.supported_types = [tf.float16]
+    else:
+        converter.representative_dataset = lambda: ([each[None]] for each in samples)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    return bytes(converter.convert())
+
+
+def ship(out: Path, channels: int, tune: int) -> None:
+    """Choose the threshold on the tune scenes and write the model files with their side-cars."""
+    import keras
+
+    model = keras.models.load_model(out / f"unet{channels}.keras", compile=False)
+    labels, scores = [], []
+    for seed in range(TUNE_SEED, TUNE_SEED + tune):
+        drawn = scene(seed, DEFAULT)
+        if drawn.label == "ambiguous":
+            continue
+        _, cells, _ = make_case(drawn)
+        tensor = network_input(cells, detect(cells, SnrSettings()).snr, channels)
+        answer = np.asarray(model(tensor[None], training=False))[0, ..., 0]
+        labels.append(drawn.label == "aurora")
+        scores.append(segments(answer, cells).best)
+    truth, values = np.array(labels), np.array(scores)
+    # Where the tune scenes allow any threshold, a component must still be worth a whole cell.
+    threshold = max(threshold_for_specificity(truth, values, 0.97), 1.0)
+    confusion = Confusion.of(truth, values >= threshold)
+    sidecar = {
+        "channels": channels,
+        "threshold": round(threshold, 3),
+        "training": json.loads((out / f"unet{channels}.json").read_text()),
+        "tune": {
+            "first_seed": TUNE_SEED, "scenes": tune, "specificity_wanted": 0.97,
+            "f1": round(confusion.f1, 4), "auc": round(roc_auc(truth, values), 4),
+        },
+        "data": "synthetic scenes only (tools/aurora_scene.py)",
+    }  # fmt: skip
+    samples = np.load(out / "train_x.npy", mmap_mode="r")[:100, ..., :channels].astype(np.float32)
+    MODELS.mkdir(exist_ok=True)
+    suffix = "" if channels == 4 else f"{channels}"
+    for name, content in (
+        (f"aurora_unet{suffix}", convert(model, None)),
+        (f"aurora_unet{suffix}_int8", convert(model, samples)),
+    ):
+        digest = hashlib.sha256(content).hexdigest()
+        (MODELS / f"{name}.tflite").write_bytes(content)
+        text = json.dumps({"sha256": digest, **sidecar}, indent=1)
+        (MODELS / f"{name}.json").write_text(text + "\n")
+        print(name, len(content), text)
+
+
 def main() -> None:
     """Run one of the three steps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=("data", "fit", "ship"))
     parser.add_argument("--out", type=Path, default=Path("out/aurora"))
     parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--tune", type=int, default=240, help="scenes for the threshold")
     parser.add_argument("--channels", type=int, default=4, choices=(3, 4))
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
@@ -178,6 +242,8 @@ def main() -> None:
         draw(arguments.out, TRAIN_SEED, arguments.scenes, "train")
     elif arguments.step == "fit":
         fit(arguments.out, arguments.channels, arguments.minutes, arguments.seed)
+    else:
+        ship(arguments.out, arguments.channels, arguments.tune)
 
 
 if __name__ == "__main__":

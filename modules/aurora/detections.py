@@ -141,13 +141,14 @@ def listed(items: Mapping[str, ItemValue]) -> list[Detection]:
 class Scenery:
     """What a detection is measured on: cells of the night image, and the disc for the places.
 
-    `light` is the brightness above the background in R, NaN where unknown.
+    `light` is the brightness above the background in R, NaN where unknown; `total` that with it.
     """
 
     light: Floats
     emission: Floats
     solar_zenith: Floats
     disc: Floats
+    total: Floats | None = None
     subsolar_longitude: float | None = None
 
 

@@ -127,6 +127,7 @@ def scenery_of(
         emission=cells.emission,
         solar_zenith=cells.solar_zenith,
         disc=disc,
+        total=cells.radiance,
         subsolar_longitude=longitude if isinstance(longitude, float) else None,
     )
 

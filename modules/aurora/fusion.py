@@ -105,6 +105,9 @@ def overlap(first: Bools, second: Bools) -> float:
 
 
 def _measured(region: Region, scenery: Scenery) -> Detection:
+    if region.is_diffuse and scenery.total is not None:
+        # It is its own background, so its brightness is that of the night as it is.
+        scenery = replace(scenery, light=scenery.total)
     found = measure(region.cells, scenery)
     kind = "diffuse" if region.is_diffuse else found.kind
     return replace(found, kind=kind, snr=region.snr, score=region.score)

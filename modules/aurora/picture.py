@@ -40,7 +40,7 @@ def heat_map(radiance: Floats, scale: Scale) -> Pixels:
         low, high = float(value[known].min()), float(value[known].max())
     else:
         low, high = 0.0, 1.0
-    grey = np.clip((value - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.uint8)
+    grey = np.clip((value - low) * (255 / max(high - low, 1e-6)) + 0.5, 0, 255).astype(np.uint8)
     picture: Pixels = cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS)
     picture[~known] = _NO_DATA
     return picture

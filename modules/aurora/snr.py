@@ -178,7 +178,7 @@ def _terms(cells: Cells, mask: Bools) -> Array:
 def multiscale(scaled: Floats, mask: Bools, scales: tuple[float, ...]) -> Floats:
     """Return the largest signal-to-noise ratio over the scales, 0 outside the mask."""
     cover = mask.astype(np.float32)
-    best: Floats = np.full(scaled.shape, -np.inf, np.float32)
+    best = np.full(scaled.shape, -np.inf, np.float32)
     for sigma in scales:
         # The noise of a Gaussian mean of white noise goes with the kernel squared, which is a
         # Gaussian of sigma / sqrt(2).
@@ -192,12 +192,13 @@ def multiscale(scaled: Floats, mask: Bools, scales: tuple[float, ...]) -> Floats
         level /= np.float32(max(spread, _TINY))
         level[_blur(cover, sigma) < _LEAST_COVER] = -np.inf
         np.maximum(best, level, out=best)
-    return np.where(mask & np.isfinite(best), best, np.float32(0))
+    best[~mask | ~np.isfinite(best)] = 0
+    return best
 
 
 def _blur(plane: npt.NDArray[Any], sigma: float) -> Floats:
-    blurred: Floats = cv2.GaussianBlur(plane, (0, 0), float(sigma), borderType=cv2.BORDER_CONSTANT)
-    return blurred
+    blurred = cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(blurred, np.float32)
 
 
 def hysteresis(snr: Floats, settings: SnrSettings) -> tuple[Array, dict[int, float]]:

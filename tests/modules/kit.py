@@ -53,7 +53,7 @@ def make_batch(
     """Return a batch as a module sees it, and the segment behind it."""
     pairs = [(meta, np.ascontiguousarray(pixels).tobytes()) for pixels, meta in images]
     segment = encode_batch(pairs)
-    blocks = split_blocks(segment, len(pairs), len(segment))
+    blocks = split_blocks(segment, len(pairs), len(segment)) if pairs else ()
     refs = [
         ImageRef(
             meta=SegmentRange(segment=0, offset=b.meta_offset, length=b.meta_size),
