@@ -68,7 +68,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 def test_ping_ident_uptime_and_the_learned_name(rig: Rig) -> None:
     assert "Ping node 9 size 32: reply in" in rig.run("ping -s 32")
     assert "IDENT 9\n  wheel\n  m\n  r1" in rig.run("ident")
-    assert "Uptime of node 9 is 0 s" in rig.run("uptime wheel")
+    assert "Uptime of node 9 is" in rig.run("uptime wheel")
     assert "Free buffers at node 9" in rig.run("buffree")
     assert "Remote time is" in rig.run("time")
     assert "NODE  tx" in rig.run("ifstat NODE")
