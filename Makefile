@@ -9,12 +9,14 @@ RUN_STAMP := $(VENV)/.run-ready
 TEST_STAMP := $(VENV)/.test-ready
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+FAULTS_ARGS ?=
 
-.PHONY: help run test bench lint shell proto clean
+.PHONY: help run test bench faults lint shell proto clean
 help:
 	@echo "make run     set up and fly the demo mission; writes out/demo/report.html"
 	@echo "make test    set up and run all tests        (PYTEST_ARGS='-k ring' narrows it)"
 	@echo "make bench   measure; writes out/bench/bench.json"
+	@echo "make faults  inject the fault catalogue    (FAULTS_ARGS='--only 27 --json' narrows it)"
 	@echo "make lint    ruff and mypy"
 	@echo "make shell   the emulated payload with a CSH-like shell on it"
 	@echo "make proto   regenerate dipp/pb from proto/"
@@ -40,6 +42,9 @@ test: $(TEST_STAMP)
 
 bench: $(RUN_STAMP)
 	$(BIN)/python -m bench.dish_vm
+
+faults: $(TEST_STAMP)
+	$(BIN)/dipp faults $(FAULTS_ARGS)
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
