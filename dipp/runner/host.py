@@ -11,6 +11,7 @@ import contextlib
 import gc
 import os
 import resource
+import time
 import traceback
 from typing import NoReturn
 
@@ -31,11 +32,11 @@ from dipp.runner.protocol import (
     StageStarted,
 )
 from dipp.runner.stage import BatchState, StageRunner
-from dipp.runner.values import CrashRecord, StageStats, clip
+from dipp.runner.values import CrashRecord, Policy, StageStats, clip
 from dipp.runner.wait import become_subreaper
 from dipp.sandbox.cgroups import Cgroup
 from dipp.sandbox.enclosure import enclose_host
-from dipp.sandbox.gear import Gear, find_user, make_gear, paths_of
+from dipp.sandbox.gear import Gear, find_user, make_gear, paths_of, recount
 from dipp.sandbox.limits import die_with
 from dipp.sandbox.namespaces import separate_ipc
 from dipp.sandbox.rungs import merge
@@ -44,6 +45,8 @@ from dipp.sandbox.trial import NO_NAMESPACES, try_ladder
 _ORDERS: tuple[type[RunBatch | Quit], ...] = (RunBatch, Quit)
 # Escaped text of one byte per character; fits the field of the frame.
 LOG_LIMIT_CHARS = 2000
+# Counting the threads of a user reads all of /proc: milliseconds, which not every batch shall pay.
+_RECOUNT_S = 5.0
 
 
 def host_main(
@@ -73,6 +76,7 @@ class _Host:
         self._is_separate = is_separate
         self._cgroup = cgroup
         self._gear = Gear()
+        self._counted = 0.0
         self._control = control
         self._scratch_root = scratch_root
         self._modules: list[LoadedModule] = []
@@ -84,19 +88,25 @@ class _Host:
         order, _ = message
         if not self._load(order):
             return
-        runner = StageRunner(
-            policy=order.policy,
-            gear=self._gear,
-            scratch_root=self._scratch_root,
-            control_fd=self._control.fileno(),
-        )
         while True:
             request = self._control.receive(_ORDERS)
             if request is None or isinstance(request[0], Quit):
                 return
             frame, fds = request
             if isinstance(frame, RunBatch):
+                runner = self._make_runner(order.policy)
                 self._run(runner, order.chain.pipeline_id, frame, expect_fds(fds, 1)[0])
+
+    def _make_runner(self, policy: Policy) -> StageRunner:
+        if time.monotonic() - self._counted > _RECOUNT_S:
+            self._gear = recount(self._gear, policy)
+            self._counted = time.monotonic()
+        return StageRunner(
+            policy=policy,
+            gear=self._gear,
+            scratch_root=self._scratch_root,
+            control_fd=self._control.fileno(),
+        )
 
     def _load(self, order: LoadChain) -> bool:
         missing = self._enclose(order)
@@ -125,6 +135,7 @@ class _Host:
         self._gear = make_gear(
             policy, self._scratch_root, paths, user=user, is_host_filtered=is_filtered
         )
+        self._counted = time.monotonic()
         return missing
 
     def _run(self, runner: StageRunner, pipeline_id: int, order: RunBatch, input_fd: int) -> None:

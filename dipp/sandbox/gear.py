@@ -11,7 +11,7 @@ import os
 import pwd
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dipp.runner.values import ModuleStep, Policy
@@ -81,6 +81,14 @@ def make_gear(
         user=user,
         absent=(*(("user",) if not policy.user else ()), *(("processes",) if not uid else ())),
     )
+
+
+def recount(gear: Gear, policy: Policy) -> Gear:
+    """Return the gear with a limit that fits what else the user runs by now."""
+    if gear.process_limit is None:
+        return gear
+    uid = gear.user.uid if gear.user else os.getuid()
+    return replace(gear, process_limit=count_threads(uid) + policy.processes)
 
 
 def _filter(who: Who, beyond: Who | None) -> Program | None:

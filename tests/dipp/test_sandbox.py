@@ -15,7 +15,7 @@ import pytest
 from dipp.runner.values import Policy
 from dipp.sandbox import cgroups, landlock
 from dipp.sandbox.enclosure import enclose_host
-from dipp.sandbox.gear import Gear, find_user, make_gear
+from dipp.sandbox.gear import Gear, find_user, make_gear, recount
 from dipp.sandbox.ladder import LADDER, Rung, climb
 from dipp.sandbox.limits import Confinement, close_all_but
 from dipp.sandbox.namespaces import PidNamespaces, probe_namespaces
@@ -177,6 +177,21 @@ def test_module_user(scratch):
         assert policy.processes <= limit < policy.processes + 10_000
 
     in_child(body)
+
+
+def test_the_limit_follows_what_the_user_runs(scratch):
+    def body(parent):
+        become_nobody()
+        gear = make_gear(POLICY, scratch)
+        before = gear.process_limit
+        held_children(5)
+        assert recount(gear, POLICY).process_limit == before + 5
+
+    if os.geteuid() != 0:
+        pytest.skip("somebody else's processes are counted")
+    in_child(body)
+    gear = make_gear(POLICY, scratch)
+    assert recount(gear, POLICY) == gear
 
 
 @pytest.mark.parametrize("user", ["no such user", "root", "0", "123456789"])
