@@ -1,4 +1,4 @@
-"""Read picture files as images of a batch: PNG, JPEG, TIFF, raw frames, whole batches. Driver.
+"""Read files as images of a batch: PNG, JPEG, TIFF, raw frames, FITS, whole batches. Driver.
 
 Used on the ground by `dipp run` and `dipp check`.
 """
@@ -6,10 +6,12 @@ Used on the ground by `dipp run` and `dipp check`.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -20,6 +22,45 @@ from dipp.metadata import Metadata
 _BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16, np.dtype(np.float32): 32}
 # A picture larger than this is no camera frame and would not fit the memory of a stage.
 INPUT_LIMIT_BYTES = 256 << 20
+
+
+# Formats that a family of modules brings a reader for. By name: nothing here imports modules.
+_SOURCES = {".fits": "modules.aurora.source", ".fits.gz": "modules.aurora.source"}
+Done = tuple[tuple[Path, ...], tuple[Path, ...]]
+
+
+class Source(Protocol):
+    """A reader of files that are no pictures, and what it makes of the results."""
+
+    def group(self, paths: Sequence[Path]) -> list[tuple[Path, ...]]:
+        """Say which files belong into one batch."""
+
+    def load(self, path: Path) -> tuple[Metadata, bytes]:
+        """Read a file. Raises ValueError."""
+
+    def report(self, out: Path, done: Sequence[Done]) -> list[Path]:
+        """Write pictures and tables about input and written files; return them."""
+
+
+def source_of(path: Path) -> Source | None:
+    """Return the reader of a family of modules for a file, or None for pictures."""
+    for suffix, name in _SOURCES.items():
+        if path.name.lower().endswith(suffix):
+            return cast(Source, importlib.import_module(name))
+    return None
+
+
+def group_inputs(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """Say which files belong into one batch: each its own, unless its format knows better."""
+    groups: list[tuple[Path, ...]] = []
+    sources: dict[int, tuple[Source, list[Path]]] = {}
+    for path in paths:
+        source = source_of(path)
+        if source is None:
+            groups.append((path,))
+        else:
+            sources.setdefault(id(source), (source, []))[1].append(path)
+    return groups + [group for source, found in sources.values() for group in source.group(found)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +87,12 @@ def load_images(path: Path, shape: FrameShape) -> list[tuple[Metadata, bytes]]:
     """Return the images of a file; one, unless it is a batch. Raises ContentError, OSError."""
     if path.stat().st_size > INPUT_LIMIT_BYTES:
         raise ContentError(f"{path} has more than {INPUT_LIMIT_BYTES >> 20} MB")
+    source = source_of(path)
+    if source is not None:
+        try:
+            return [source.load(path)]
+        except ValueError as error:
+            raise ContentError(str(error), Code.BATCH_INVALID) from error
     if path.suffix == ".batch":
         return split_images(path.read_bytes())
     stamp = int(path.stat().st_mtime) & 0x7FFFFFFF

@@ -2,8 +2,9 @@
 
 Theory of operation: a pipeline file is the one the ground uplinks (order, name, param_id), and may
 in addition carry `params`, inline or as the name of a module file, and `timeout_s`. Each input file
-becomes one batch; what the chain makes of it is written below the output directory, pictures as PNG
-or as the encoded file they are, with the metadata as JSON beside them.
+becomes one batch, or several that belong together, such as the swaths of one observation; what the
+chain makes of it is written below the output directory, pictures as PNG or as the encoded file they
+are, with the metadata as JSON beside them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from csp.loop import Loop
 from dipp.batch import encode_batch
 from dipp.config.yaml import parse_module
 from dipp.errors import Code, ContentError, describe
-from dipp.inputs import FrameShape, blocks_of, load_images, memory_segment
+from dipp.inputs import (
+    Done,
+    FrameShape,
+    blocks_of,
+    group_inputs,
+    load_images,
+    memory_segment,
+    source_of,
+)
 from dipp.manifest import ParamValue
 from dipp.metadata import Metadata
 from dipp.modulefiles import SUFFIXES, ModuleLibrary, packaged_modules
@@ -89,9 +98,16 @@ class FileRunner:
 
     def run_file(self, chain: Chain, file: Path, out: Path, shape: FrameShape) -> FileResult:
         """Run a file as one batch and write what comes out. Never raises on content."""
-        started = time.monotonic()
+        return self.run_files(chain, (file,), out, shape)
+
+    def run_files(
+        self, chain: Chain, files: Sequence[Path], out: Path, shape: FrameShape
+    ) -> FileResult:
+        """Run files together as one batch, named after the first. Never raises on content."""
+        started, file = time.monotonic(), files[0]
         try:
-            outcome = self.run(chain, load_images(file, shape))
+            images = [image for each in files for image in load_images(each, shape)]
+            outcome = self.run(chain, images)
         except (ContentError, OSError) as error:
             code = error.code if isinstance(error, ContentError) else Code.BATCH_INVALID
             return FileResult(file=file, code=code, reason=str(error))
@@ -105,7 +121,7 @@ class FileRunner:
                 wall_s=wall_s,
             )
         try:
-            written = write_images(outcome, out, file.stem)
+            written = write_images(outcome, out, file.name.removesuffix(".gz").rpartition(".")[0])
         finally:
             outcome.close()
         return FileResult(file=file, wall_s=wall_s, written=written)
@@ -198,8 +214,12 @@ def _params(
     if isinstance(slot, int) and slot in slots:
         return parse_module(slots[slot].read_text()).parameters
     # As the shipped configurations are laid out: pipelines/ beside modules/.
-    beside = pipeline.resolve().parent.parent / "modules" / f"{entry['name']}.yaml"
-    return parse_module(beside.read_text()).parameters if slot and beside.exists() else ()
+    # A module that pipelines use differently has a file per pipeline: aurora_pack_lite.yaml.
+    folder, variant = pipeline.resolve().parent.parent / "modules", pipeline.stem.split("_")[-1]
+    for beside in (folder / f"{entry['name']}_{variant}.yaml", folder / f"{entry['name']}.yaml"):
+        if slot and beside.exists():
+            return parse_module(beside.read_text()).parameters
+    return ()
 
 
 def _value(key: str, value: object) -> ParamValue:
@@ -215,7 +235,9 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `dipp run`."""
     parser.description = "Run a pipeline over picture files: same process tree, no network."
     parser.add_argument("pipeline", help="pipeline file, or the name of a shipped one: earth, ...")
-    parser.add_argument("files", nargs="+", type=Path, help=".png .jpg .tif .raw or .batch")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help=".png .jpg .tif .raw .batch .fits or .fits.gz"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/run"), help="default: %(default)s")
     parser.add_argument("--modules", type=Path, action="append", default=[], metavar="DIR",
                         help="search modules here too; may be repeated")  # fmt: skip
@@ -239,12 +261,30 @@ def run(arguments: argparse.Namespace) -> int:
     )
     shape = FrameShape.parse(arguments.size, arguments.bits)
     failures = 0
-    with FileRunner() as runner, _progress(len(arguments.files), arguments.json) as report:
-        for file in arguments.files:
-            result = runner.run_file(chain, file, arguments.out, shape)
+    done: list[Done] = []
+    groups = group_inputs(arguments.files)
+    with FileRunner() as runner, _progress(len(groups), arguments.json) as report:
+        for files in groups:
+            result = runner.run_files(chain, files, arguments.out, shape)
             failures += result.code != 0
             report(result)
+            if result.code == 0:
+                done.append((files, result.written))
+    for path in _write_reports(arguments.out, done):
+        if not arguments.json:
+            print(path)
     return 1 if failures else 0
+
+
+def _write_reports(out: Path, done: Sequence[Done]) -> list[Path]:
+    """Let the readers of special formats write about their files. Raises OSError."""
+    sources = {source_of(files[0]) for files, _ in done} - {None}
+    return [
+        path
+        for source in sources
+        if source is not None
+        for path in source.report(out, [each for each in done if source_of(each[0][0]) is source])
+    ]
 
 
 def _slot(text: str) -> tuple[int, Path]:

@@ -43,7 +43,7 @@ _TYPES: Final = {
 _OTHER_BYTES: Final = {"C": 8, "M": 16, "P": 8, "Q": 16}
 
 
-class FitsError(Exception):
+class FitsError(ValueError):
     """A file that cannot be used; `code` says why."""
 
     def __init__(self, code: Problem, text: str) -> None:
