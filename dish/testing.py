@@ -6,15 +6,19 @@ have been traffic. The generators need the package `hypothesis`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from csp.errors import NoResponse
 from csp.param.errors import ParamError
 from csp.param.spec import encode_text
 from csp.param.table import Parameter, ParamTable
 from csp.param.types import TypeClass
 from csp.param.types import Value as ParamValue
+from csp.services import PORT_PING
+from csp.stack import Stack
 from dish.asm import assemble_one
 from dish.compiler import CompiledEngine
 from dish.effects import (
@@ -136,6 +140,18 @@ def _for_table(parameter: Parameter, value: Value) -> ParamValue:
     if isinstance(value, bytes) and parameter.row.kind is TypeClass.STRING:
         return value.decode("utf-8", "surrogateescape")
     return value
+
+
+async def reach(stack: Stack, node: int, attempts: int = 40) -> None:
+    """Ping a node until it answers; a fresh subscription may need a while to reach the hub.
+
+    Raises NoResponse after `attempts`, a quarter of a second each.
+    """
+    for _ in range(attempts - 1):
+        with contextlib.suppress(NoResponse):
+            await stack.request(node, PORT_PING, b"reach", timeout_s=0.25)
+            return
+    await stack.request(node, PORT_PING, b"reach", timeout_s=0.25)
 
 
 def graph_of(

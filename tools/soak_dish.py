@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -104,14 +105,20 @@ class Soak:
         self._done = 0
         self._wrong: list[str] = []
 
-    def run(self, runs: int, interval: int) -> Report:
+    def run(
+        self, runs: int, interval: int, show: Callable[[Sample], None] = lambda sample: None
+    ) -> Report:
         """Complete `runs` runs, with a sample after the warm-up and then every `interval`."""
         began = time.monotonic()
-        self._finish(min(runs, WARM_UP_RUNS))
-        samples = [self._sample()]
-        while self._done < runs:
-            self._finish(min(runs, self._done + interval))
+        samples: list[Sample] = []
+        due = min(runs, WARM_UP_RUNS)
+        while True:
+            self._finish(due)
             samples.append(self._sample())
+            show(samples[-1])
+            if due >= runs:
+                break
+            due = min(runs, due + interval)
         return Report(
             runs=self._done, seconds=time.monotonic() - began, wrong=tuple(self._wrong),
             samples=tuple(samples),
@@ -197,6 +204,11 @@ def _resident_kb(pid: int) -> int:
     return 0
 
 
+def _show(row: Sample) -> None:
+    line = f"{row.runs:8} {row.node_kb:9} {row.forges_kb:10} {row.fds:5} {row.processes:10}"
+    print(line, flush=True)
+
+
 def main() -> int:
     """Run the soak and print its table. Returns 1 if anything is wrong."""
     parser = argparse.ArgumentParser(prog="soak_dish", description=__doc__)
@@ -207,13 +219,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     soak = Soak(options.parallel, options.seed)
+    print(f"{'runs':>8} {'node kB':>9} {'forges kB':>10} {'fds':>5} {'processes':>10}")
     try:
-        report = soak.run(options.runs, options.interval)
+        report = soak.run(options.runs, options.interval, _show)
     finally:
         soak.close()
-    print(f"{'runs':>8} {'node kB':>9} {'forges kB':>10} {'fds':>5} {'processes':>10}")
-    for row in report.samples:
-        print(f"{row.runs:8} {row.node_kb:9} {row.forges_kb:10} {row.fds:5} {row.processes:10}")
     print(f"{report.runs} runs in {report.seconds:.1f} s, seed {options.seed}")
     for problem in report.problems:
         print(problem)

@@ -20,6 +20,7 @@ from dish.asm import assemble_one
 from dish.cli import main
 from dish.client import ProcClient
 from dish.program import decode
+from dish.testing import reach
 
 PLAN = Path(__file__).parents[2] / "configs" / "plans" / "listing1.csh"
 
@@ -90,6 +91,7 @@ def test_serve_runs_a_procedure_and_ends_on_sigterm(tmp_path):
         client = ProcClient(stack, timeout_s=20.0)
 
         async def talk():
+            await reach(stack, 4)
             answered = False
             while not answered:  # on a busy machine the node may still be subscribing
                 with contextlib.suppress(NoResponse):

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from csp.errors import NoResponse, Refused
 from csp.hub import Hub
 from csp.links.zmq import ZmqLink
 from csp.loop import Loop
@@ -22,6 +21,7 @@ from dish.cli import main
 from dish.client import ProcClient
 from dish.errors import ContentError
 from dish.params import SPECS
+from dish.testing import reach
 from dish.verify_cli import nodes_of
 from tests.dish.test_verify import LISTING, PLAN
 from tools import make_lists
@@ -69,17 +69,10 @@ def test_which_nodes_a_program_uses():
     assert nodes_of({30: assemble_one(text)}, 4) == [4, 7, 8, 9]
 
 
-async def fill(client):
-    """Fill slot 31; on a busy machine the hub may be late to know the node's subscription."""
-    for _ in range(15):
-        try:
-            await client.push(4, 31, assemble_one("noop"))
-        except NoResponse:
-            continue
-        except Refused:
-            pass  # the answer of an earlier attempt was late
-        return
-    pytest.fail("no answer")
+async def fill(stack):
+    """Fill slot 31 of node 4."""
+    await reach(stack, 4)
+    await ProcClient(stack, 5.0).push(4, 31, assemble_one("noop"))
 
 
 @pytest.fixture
@@ -98,7 +91,7 @@ def live():
         interface = stack.add_interface(link.name, 20, link.send)
         link.open(loop, lambda frame: stack.receive(interface, frame))
         loop.run_until(link.ready, 5.0)
-        loop.run_until(loop.scheduler.spawn(fill(ProcClient(stack))), 20.0)
+        loop.run_until(loop.scheduler.spawn(fill(stack)), 20.0)
         yield where
     finally:
         process.kill()
