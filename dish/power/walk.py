@@ -13,7 +13,7 @@ steps goes on at the average power it had so far.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from csp.param.spec import ParamSpec
@@ -26,8 +26,8 @@ from dish.power.unknown import Known, PlanEnds, apply, converted, kind_of, liter
 from dish.program import Instruction
 from dish.values import NUMERIC
 
-# About 50 ms of work on the reference machine, all ways together: the node answers meanwhile late.
-MAX_STEPS = 10_000
+# A tenth of a second of work at most, all ways together: meanwhile the node answers nobody.
+MAX_STEPS = 6000
 # Four undecidable conditions, each both ways.
 MAX_WAYS = 16
 # One pull or push over the bus, seconds of the node's clock.
@@ -267,8 +267,8 @@ class _Way:
     # -- values
 
     @property
-    def _position(self) -> dict[Place, str]:
-        return dict(self.world.model.figures.position)
+    def _position(self) -> Mapping[Place, str]:
+        return self.world.model.figures.position
 
     def _node(self, entry: Instruction, side: Side) -> int:
         return entry.node if side is Side.NODE else self.world.own
