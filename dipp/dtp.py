@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from csp.connection import Connection
-from csp.errors import DecodeError, MisuseError, NoResponse
+from csp.errors import DecodeError, MisuseError, NoResponse, PeerError
 from csp.packet import Packet, Priority
 from csp.sched import Promise, Scheduler, Task, Timeout
 from csp.stack import Stack
@@ -38,6 +38,8 @@ MIN_MTU, MAX_MTU = 16, 2000
 MAX_THROUGHPUT_KIB = 16 * 1024
 MAX_TRANSFERS = 4
 _REQUEST_TIMEOUT_S = 5.0
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,13 +182,18 @@ class DtpClient:
         self._pause_s = pause_s
         self._parts: dict[int, bytes] = {}
         self._peer: int | None = None
+        self._packet_bytes = 1
         self._arrived: Promise[None] = Promise()
         stack.bind(DTP_DATA_PORT, self._on_data)
 
     def _on_data(self, packet: Packet) -> None:
-        if packet.src == self._peer and len(packet.data) > _OFFSET.size:
-            (offset,) = _OFFSET.unpack_from(packet.data)
-            self._parts[offset] = packet.data[_OFFSET.size :]
+        if packet.src != self._peer or len(packet.data) <= _OFFSET.size:
+            return
+        (offset,) = _OFFSET.unpack_from(packet.data)
+        data = packet.data[_OFFSET.size :]
+        # Leftovers of an earlier download with another packet size are no parts of this one.
+        if offset % self._packet_bytes == 0 and len(data) <= self._packet_bytes:
+            self._parts[offset] = data
             self._arrived.resolve(None)
 
     async def download(
@@ -197,26 +204,40 @@ class DtpClient:
         throughput: int = 100,
         mtu: int = 200,
         rounds: int = 10,
+        progress: Progress | None = None,
     ) -> bytes:
-        """Return an element, asking up to `rounds` times for what is missing.
+        """Return an element, asking again for what is missing.
 
-        Raises NoResponse if it stays incomplete, MisuseError, PeerError.
+        `rounds` times in a row may bring nothing new. `progress` is told (bytes done, bytes in
+        all). Raises NoResponse if it stays incomplete, PeerError if it became another element
+        meanwhile, MisuseError.
         """
-        self._parts, self._peer = {}, node
         intervals: Sequence[tuple[int, int]] = ((0, TO_END),)
-        for _ in range(rounds):
-            request = DtpRequest(
-                position=position,
-                throughput=throughput,
-                mtu=mtu,
-                intervals=tuple(intervals[:MAX_INTERVALS]),
-            )
-            expected, size = await self._ask(node, request)
-            await self._collect(len(self._parts) + math.ceil(expected / request.packet_bytes))
-            intervals = self._missing(size, request.packet_bytes)
-            if not intervals:
-                self._peer = None
-                return b"".join(self._parts[offset] for offset in sorted(self._parts))[:size]
+        first_size: int | None = None
+        fruitless = 0
+        try:
+            while fruitless < rounds:
+                request = DtpRequest(
+                    position=position,
+                    throughput=throughput,
+                    mtu=mtu,
+                    intervals=tuple(intervals[:MAX_INTERVALS]),
+                )
+                if first_size is None:
+                    self._parts, self._peer = {}, node
+                    self._packet_bytes = request.packet_bytes
+                expected, size = await self._ask(node, request)
+                if first_size not in (None, size):
+                    raise PeerError(f"element {position} of node {node} is another one now")
+                first_size, before = size, len(self._parts)
+                count = before + math.ceil(expected / request.packet_bytes)
+                await self._collect(count, size, progress)
+                intervals = self._missing(size, request.packet_bytes)
+                if not intervals:
+                    return b"".join(self._parts[offset] for offset in sorted(self._parts))[:size]
+                fruitless = 0 if len(self._parts) > before else fruitless + 1
+        finally:
+            self._peer = None
         raise NoResponse(f"element {position} of node {node} stayed incomplete")
 
     async def _ask(self, node: int, request: DtpRequest) -> tuple[int, int]:
@@ -231,7 +252,7 @@ class DtpClient:
         expected, size = _RESPONSE.unpack_from(reply)
         return expected, size
 
-    async def _collect(self, count: int) -> None:
+    async def _collect(self, count: int, size: int, progress: Progress | None) -> None:
         """Wait until that many packets are here or nothing came for a while."""
         scheduler: Scheduler = self._stack.scheduler
         while len(self._parts) < count:
@@ -240,6 +261,8 @@ class DtpClient:
                 await scheduler.wait_for(self._arrived, self._pause_s)
             except Timeout:
                 return
+            if progress is not None:
+                progress(min(len(self._parts) * self._packet_bytes, size), size)
 
     def _missing(self, size: int, packet_bytes: int) -> list[tuple[int, int]]:
         gaps: list[tuple[int, int]] = []

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from csp.param.client import PushItem, RemoteParam
 from csp.param.spec import ParamSpec
@@ -13,16 +14,21 @@ from csp.param.types import Mask, ParamType
 from csp.shell.command import NODE_OPTIONS, Args, Command, Option, Positional, UsageError, integer
 from csp.shell.completers import files
 from csp.shell.session import CommandFailed, Session
+from csp.stack import Stack
 from dipp.batch import split_blocks
 from dipp.config.codec import SLOT_SIZE_BYTES, encode_module, encode_pipeline
 from dipp.config.definition import PARAM_SLOT_COUNT, PIPELINE_COUNT
 from dipp.config.yaml import parse_module, parse_pipeline
+from dipp.dtp import DtpClient
 from dipp.errors import DippError, describe, split_status
-from dipp.index import fetch_count, fetch_entry
+from dipp.index import IndexEntry, fetch_count, fetch_entry
 from dipp.metadata import Metadata
 from dipp.pictures import save_metadata, save_picture
 
 _RING = "images"
+_INDEX_TIMEOUT_S = 5.0
+# A stack has one port for DTP data, so a session has one client.
+_dtp_clients: WeakKeyDictionary[Stack, DtpClient] = WeakKeyDictionary()
 _FIRST_PIPELINE_ID, _FIRST_MODULE_ID = 9, 29
 _COUNTERS = (
     "log_status", "pipeline_run", "batches_taken", "batches_delivered", "batches_quarantined",
@@ -104,6 +110,10 @@ async def _fetch(
     """Download one element of the ring and split it."""
     with session.reporting(f"image {index}", size_bytes) as report:
         data = await session.vmem.ring_download(node, _RING, index, report)
+    return _split(data)
+
+
+def _split(data: bytes) -> tuple[Metadata, memoryview]:
     [block] = split_blocks(data, 1, len(data))
     end = block.pixel_offset + block.pixel_size
     return block.metadata, memoryview(data)[block.pixel_offset : end]
@@ -132,16 +142,47 @@ async def _obs_list(session: Session, args: Args) -> None:
 
 @_reports_dipp_errors
 async def _obs_get(session: Session, args: Args) -> None:
-    node, timeout_s = session.node_of(args), max(session.timeout_of(args), 5.0)
+    node = session.node_of(args)
+    entry = await _find(session, args, node)
+    metadata, pixels = await _fetch(session, node, entry.position, entry.size_bytes)
+    _save(session, args, entry, metadata, pixels)
+
+
+@_reports_dipp_errors
+async def _obs_dtp(session: Session, args: Args) -> None:
+    node = session.node_of(args)
+    entry = await _find(session, args, node)
+    client = _dtp_clients.get(session.stack)
+    if client is None:
+        client = _dtp_clients[session.stack] = DtpClient(session.stack)
+    with session.reporting(f"image {entry.position}", entry.size_bytes) as report:
+        data = await client.download(
+            node, entry.position, throughput=args.throughput, mtu=args.mtu, progress=report
+        )
+    # The wire names an element by its place only; the places move when the oldest is overwritten.
+    if await fetch_entry(session.stack, node, entry.position, _INDEX_TIMEOUT_S) != entry:
+        raise CommandFailed(f"the ring of node {node} moved meanwhile; see `obs list`, try again")
+    metadata, pixels = _split(data)
+    _save(session, args, entry, metadata, pixels)
+
+
+async def _find(session: Session, args: Args, node: int) -> IndexEntry:
+    """Return the image the operator means."""
+    timeout_s = max(session.timeout_of(args), _INDEX_TIMEOUT_S)
     index = args.index
     if index < 0:
         index += await fetch_count(session.stack, node, timeout_s)
     entry = await fetch_entry(session.stack, node, index, timeout_s) if index >= 0 else None
     if entry is None:
         raise CommandFailed(f"node {node} has no image {args.index}; `obs list` shows them")
-    metadata, pixels = await _fetch(session, node, index, entry.size_bytes)
+    return entry
+
+
+def _save(
+    session: Session, args: Args, entry: IndexEntry, metadata: Metadata, pixels: memoryview
+) -> None:
     _show_metadata(session, metadata)
-    name = args.output or f"obs_{metadata.obid}_{index}"
+    name = args.output or f"obs_{metadata.obid}_{entry.position}"
     path = save_picture(metadata, pixels, Path(name), raw=args.raw)
     session.out(f"saved {path} and {save_metadata(metadata, path)}")
 
@@ -216,6 +257,33 @@ COMMANDS = (
             *NODE_OPTIONS,
             Option(short="-o", long="--output", metavar="FILE", help="default obs_OBID_INDEX"),
             Option(short="-r", long="--raw", help="save the bytes as they are, not as PNG"),
+        ),
+        positionals=(Positional(name="index", convert=integer, help="as listed; -1 newest"),),
+    ),
+    Command(
+        path=("obs", "dtp"),
+        summary="the same by DTP: paced, without acknowledgements, gaps repaired at the end",
+        run=_obs_dtp,
+        options=(
+            *NODE_OPTIONS,
+            Option(short="-o", long="--output", metavar="FILE", help="default obs_OBID_INDEX"),
+            Option(short="-r", long="--raw", help="save the bytes as they are, not as PNG"),
+            Option(
+                short="-T",
+                long="--throughput",
+                convert=integer,
+                default=100,
+                metavar="KIB",
+                help="KiB per second (default 100)",
+            ),
+            Option(
+                short="-u",
+                long="--mtu",
+                convert=integer,
+                default=200,
+                metavar="BYTES",
+                help="bytes per packet, 16..2000 (default 200, which every node can carry)",
+            ),
         ),
         positionals=(Positional(name="index", convert=integer, help="as listed; -1 newest"),),
     ),

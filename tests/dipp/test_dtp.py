@@ -149,6 +149,64 @@ def test_the_client_asks_again_for_what_was_lost() -> None:
     assert world.network.run(client.download(NODE, 0)) == b"old"
 
 
+def test_many_gaps_are_repaired_as_long_as_each_round_brings_something() -> None:
+    """Over a thousand packets, more gaps than a request has intervals, at the default rounds."""
+    world = World(Faults(loss=0.1, delay_s=0.02))
+    told: list[tuple[int, int]] = []
+    client = DtpClient(world.ground)
+    download = client.download(
+        NODE, 1, mtu=24, throughput=1000, progress=lambda *pair: told.append(pair)
+    )
+    assert world.network.run(download) == ELEMENT
+    assert told[-1] == (len(ELEMENT), len(ELEMENT))
+    assert told == sorted(told)
+
+
+def test_a_dead_link_ends_a_download_after_the_rounds() -> None:
+    world = World()
+    client = DtpClient(world.ground, pause_s=0.5)
+
+    def only_rdp(frame: bytes) -> None:
+        if frame[5] & 2:
+            link(frame)
+
+    interface = world.network.stacks[NODE].interfaces[0]
+    link, interface.send = interface.send, only_rdp
+    with pytest.raises(NoResponse, match="incomplete"):
+        world.network.run(client.download(NODE, 1, rounds=3))
+    assert world.network.scheduler.now < 10
+    interface.send = link
+    assert world.network.run(client.download(NODE, 1, throughput=1000)) == ELEMENT
+
+
+def test_an_element_that_changes_its_size_is_noticed() -> None:
+    world = World(Faults(loss=0.3, delay_s=0.01))
+
+    async def overwrite() -> None:
+        await world.network.scheduler.sleep(0.3)
+        world.ring.append([bytes(90_000), bytes(90_000)])
+
+    world.network.scheduler.spawn_background(overwrite(), "overwrite")
+    with pytest.raises(PeerError):
+        world.network.run(DtpClient(world.ground).download(NODE, 1, throughput=20))
+
+
+def test_what_belongs_to_no_download_is_ignored() -> None:
+    world = World()
+    client = DtpClient(world.ground)
+    node = world.network.stacks[NODE]
+    for data in (b"", b"1234", b"\0\0\0\0x"):
+        node.send(GROUND, DTP_DATA_PORT, data, flags=0)
+
+    async def disturbed() -> bytes:
+        # An offset inside a packet, and more bytes than a packet has.
+        for offset, size in ((3, 5), (0, 400)):
+            node.send(GROUND, DTP_DATA_PORT, offset.to_bytes(4, "little") + bytes(size), flags=0)
+        return await client.download(NODE, 1, throughput=1000)
+
+    assert world.network.run(disturbed()) == ELEMENT
+
+
 def test_the_client_learns_that_there_is_no_such_element() -> None:
     world = World()
     with pytest.raises(PeerError):

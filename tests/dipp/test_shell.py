@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import dipp.shell
 from csp.links.memory import MemoryBus
 from csp.loop import Loop
 from csp.param.client import PushItem
 from csp.shell.main import open_session
 from csp.shell.session import Session
+from dipp.batch import batch_parts
 from dipp.errors import Code
 from dipp.message import BatchMessage, encode_message
+from dipp.metadata import Metadata
 from dipp.node import DippNode, NodeConfig
 from dipp.pictures import decode_pixels, load_metadata, to_eight_bits
 from dipp.rig import GEOMETRY, Camera, unique
@@ -101,6 +105,37 @@ def test_a_picture_from_queue_to_file(rig: Rig, tmp_path: Path) -> None:
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert "has no image 99" in rig.run("obs get 99", ok=False)
     assert "7" in rig.run("ippb get -1")
+
+
+def test_the_same_picture_by_dtp(rig: Rig, tmp_path: Path) -> None:
+    rig.assert_next_batch_passes()
+    rig.run(f"obs get --raw -o {tmp_path / 'get'} -1")
+    for mtu in ("", "-u 1024 -T 2000"):
+        said = rig.run(f"obs dtp {mtu} --raw -o {tmp_path / 'dtp'} -1")
+        assert "observation 7, camera 't'" in said
+        assert (tmp_path / "dtp.raw").read_bytes() == (tmp_path / "get.raw").read_bytes()
+        assert load_metadata(tmp_path / "dtp.json") == load_metadata(tmp_path / "get.json")
+    assert "has no image 99" in rig.run("obs dtp 99", ok=False)
+    assert "mtu 5" in rig.run("obs dtp -u 5 0", ok=False)
+
+
+def test_dtp_notices_that_the_ring_moved(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.assert_next_batch_passes()
+    real = dipp.shell.DtpClient.download
+
+    async def moving(*args: Any, **keywords: Any) -> bytes:
+        data = await real(*args, **keywords)
+        # As many new images as the table has entries push every old one out.
+        other = b"".join(batch_parts([(Metadata(obid=99), b"other")]))
+        for _ in range(GEOMETRY.entries):
+            rig.node.ring.append([other])
+        return data
+
+    monkeypatch.setattr(dipp.shell.DtpClient, "download", moving)
+    assert "moved meanwhile" in rig.run(f"obs dtp -o {tmp_path / 'x'} 0", ok=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_status_explains_the_last_error(rig: Rig) -> None:
