@@ -14,6 +14,7 @@ from tools.fuzz_frames import Broken, run_campaign
 from tools.fuzz_nodes import MAKERS
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", MAKERS)
 def test_twenty_thousand_frames_leave_a_node_as_it_was(name):
     report = run_campaign(name, 20_000, seed=2)
