@@ -220,7 +220,8 @@ class _Checker(ValueChecker):
             ok = TYPES[value.type].size <= TYPES[target.type].size
         if not ok:
             what = value.value if isinstance(value, Literal) else have
-            self.report.add(place, f"{what} does not fit {name}, which is {want}")
+            hint = f": {want}(...) cuts it" if not isinstance(value, Literal) else ""
+            self.report.add(place, f"{what} does not fit {name}, which is {want}{hint}")
         return ok
 
     def _declaration(self, entry: syntax.Declaration) -> list[Step]:
