@@ -155,7 +155,9 @@ class Soak:
 
     def _end_the_endless(self) -> None:
         runs = self._node.runs
-        for view in runs.views():
+        views = runs.views()
+        self._told &= {view.run_id for view in views}
+        for view in views:
             end = self._going[view.root].end
             if view.run_id in self._told or not view.pid or not end:
                 continue
