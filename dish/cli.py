@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from csp.errors import CspError
 from dish.errors import DishError
 from dish.plan.cli import add_compile, add_explain
+from dish.plan.plugins import add_plugins
 from dish.profile import PROFILES
 from dish.request import ENGINES
 from dish.values import Mode
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_serve, add_compile, add_explain, _add_asm, _add_dis, add_verify):
+    for add in (_add_serve, add_compile, add_explain, _add_asm, _add_dis, add_verify, add_plugins):
         add(commands)
     return parser
 
