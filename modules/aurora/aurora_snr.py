@@ -36,6 +36,7 @@ MANIFEST = Manifest(
         Param("lo", "float", 4.0, "signal-to-noise ratio of the edge of a detection", 1.0, 100.0),
         Param("hi", "float", 6.5, "signal-to-noise ratio that its peak must reach", 1.0, 1000.0),
         Param("amin", "int", 6, "least cells of a detection", 1),
+        Param("bg_err", "float", 0.2, "how wrong the background may be, as a share of it", 0, 10),
         Param("diffuse_r", "float", 4.0, "R of the deep night that is diffuse aurora", 0.1),
     ),
     adds=SUMMARY_ITEMS,
@@ -87,6 +88,7 @@ def _settings(params: Params) -> SnrSettings:
         high=params.get_float("hi"),
         least_area=params.get_int("amin"),
         diffuse_rayleigh=params.get_float("diffuse_r"),
+        background_error=params.get_float("bg_err"),
     )
 
 

@@ -145,3 +145,14 @@ def test_drawn_scenes_are_told_apart():
         wrong += found != (drawn.label == "aurora")
     assert right >= 6 * wrong
     assert right > 12
+
+
+def test_a_gain_step_in_a_scan_without_noise_is_no_aurora():
+    cells = night(level=3.0)
+    rng = np.random.default_rng(4)
+    smooth = 3 + 0.3 * GRID_X + rng.normal(0, 0.05, (CELLS, CELLS))
+    cells.radiance[:] = np.where(GRID_Y > 0.3, 1.15, 1.0) * smooth
+    cells.error[:] = 0.05
+    strict = detect(cells, SnrSettings(background_error=0.0)).snr
+    assert detect(cells, SETTINGS).snr.max() <= strict.max()
+    assert detect(cells, SETTINGS).peaks == {}
