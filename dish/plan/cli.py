@@ -6,13 +6,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csp.param.spec import ParamSpec
 from dish.asm import disassemble
-from dish.plan import sourcemap
-from dish.plan.compile import Compiled, Options, compile_plan
 from dish.profile import PROFILES
 from dish.program import size_bytes
+
+# The compiler is imported where it is used: `dish serve` loads this file too, and stays small.
+if TYPE_CHECKING:
+    from dish.plan.compile import Compiled, Options
 
 _COMPILE = """\
 Compile a plan to procedures that a flown DISH runs. The language: docs/plan-language.md.
@@ -82,6 +85,7 @@ def _slots(text: str) -> tuple[int, int]:
 
 
 def _options(options: argparse.Namespace) -> Options:
+    from dish.plan.compile import Options
     from dish.verify_cli import load_catalogue
 
     others: dict[int, dict[str, ParamSpec]] = {}
@@ -96,6 +100,9 @@ def _options(options: argparse.Namespace) -> Options:
 
 
 def _run_compile(options: argparse.Namespace) -> int:
+    from dish.plan import sourcemap
+    from dish.plan.compile import compile_plan
+
     text = options.plan.read_text("utf-8", "replace")
     compiled = compile_plan(text, _options(options))
     for warning in compiled.warnings:
@@ -145,6 +152,9 @@ def _figures(compiled: Compiled) -> dict[str, object]:
 
 
 def _run_explain(options: argparse.Namespace) -> int:
+    from dish.plan import sourcemap
+    from dish.plan.compile import compile_plan
+
     text = options.plan.read_text("utf-8", "replace")
     if options.plan.suffix == ".dish":
         source = compile_plan(text, _options(options)).source

@@ -6,16 +6,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dish.errors import ContentError
-from dish.plan.problems import Report
-from dish.plan.tokens import Kind, tokenize
-from sim import config, tle
 from sim.errors import SimError
 from sim.rehearsal.faults import KINDS, parse_fault
-from sim.rehearsal.page import render
-from sim.rehearsal.record import Record
-from sim.rehearsal.run import rehearse
+
+# The rest is imported where it is used: `dish serve` loads this file too, and stays small.
+if TYPE_CHECKING:
+    from sim.rehearsal.record import Record
 
 _DESCRIPTION = """\
 Compile a plan and fly it in virtual time: orbit, sunlight, battery, passes, camera, DIPP, A53.
@@ -48,6 +47,8 @@ def add_rehearse(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _run(options: argparse.Namespace) -> int:
+    from sim.rehearsal.page import render
+
     try:
         record, text = _rehearse(options)
     except SimError as error:
@@ -66,6 +67,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _rehearse(options: argparse.Namespace) -> tuple[Record, str]:
+    from sim import config, tle
+    from sim.rehearsal.run import rehearse
+
     text = options.plan.read_text("utf-8", "replace")
     elements = None
     if options.orbit is not None:
@@ -85,6 +89,9 @@ def _rehearse(options: argparse.Namespace) -> tuple[Record, str]:
 
 def _instant(text: str) -> float:
     """Read a time as plans write it. Raises ContentError."""
+    from dish.plan.problems import Report
+    from dish.plan.tokens import Kind, tokenize
+
     report = Report()
     tokens = tokenize(text, report)
     report.stop()

@@ -254,6 +254,11 @@ class Flight:
                     longest_s=round(tally.longest_s, 3),
                 )
             )  # fmt: skip
+        self._total()
+
+    def _total(self) -> None:
+        """Fill in the figures and the final values of the plan's variables."""
+        record, craft = self._record, self._craft
         battery = [values["battery_percent"] for _, values in record.samples]
         tally_wh = craft.eps.battery.tally
         record.figures = {
