@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from dataclasses import replace
 
@@ -231,7 +232,13 @@ def test_a_compiled_plan_does_what_the_source_says(text):
         # Some random conditions are never true, which the verifier refuses.
         return
     graph = link(result.root, dict(result.procedures).get)
+    # Flight defines shift counts beyond 63 and comparisons of infinities otherwise (dish.md 8).
+    is_portable = not any(
+        ("<<" in text, ">>" in text, *(not math.isfinite(value) for value in variables.values()))
+    )
     for make, mode in itertools.product((interpreter, compiled), Mode):
+        if mode is Mode.FLIGHT and not is_portable:
+            continue
         own, other = make_tables()
         world = Clock(own, nodes={OTHER: other})
         engine = make(graph, own, Settings(mode=mode, own_nodes=frozenset({4})))
