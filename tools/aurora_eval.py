@@ -28,8 +28,8 @@ from modules.aurora.gate import GateSettings, count_objects
 from modules.aurora.picture import Scale, heat_map
 from modules.aurora.planes import ON_DISC_CELLS, ON_DISC_PIXELS, SHELL_RADIUS_KM, Bools, Floats
 from modules.aurora.snr import Cells, SnrResult, SnrSettings, detect
-from modules.aurora.tflite import Model, ModelError
 from modules.aurora.unet import network_input, segments
+from modules.common.tflite import Model, ModelError
 from tools.aurora_cases import Truth, make_case
 from tools.aurora_measure import (
     Confusion,

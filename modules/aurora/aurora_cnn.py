@@ -27,8 +27,8 @@ from modules.aurora.exchange import (
 )
 from modules.aurora.planes import CELLS, ON_DISC_CELLS
 from modules.aurora.snr import SnrSettings, crop_cells, detect
-from modules.aurora.tflite import Model, ModelError
 from modules.aurora.unet import OUTPUT_CELLS, network_input, segments, trusted
+from modules.common.tflite import Model, ModelError
 
 MODELS = Path(__file__).resolve().parent / "models"
 MANIFEST = Manifest(

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from modules.aurora.planes import Array, Floats
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
 
 _RUNTIMES: Final = ("tflite_runtime", "ai_edge_litert")
 _FORCE: Final = "DIPP_TFLITE"
@@ -115,7 +117,7 @@ def _read(path: Path) -> bytes:
 def _quantised(values: Floats, details: Mapping[str, Any]) -> Array:
     dtype = np.dtype(details["dtype"])
     if dtype.kind == "f":
-        return values.astype(dtype)
+        return values.astype(dtype, copy=False)
     scale, zero = details["quantization"]
     limits = np.iinfo(dtype)
     whole: Array = np.clip(np.round(values / scale) + zero, limits.min, limits.max)
@@ -124,7 +126,7 @@ def _quantised(values: Floats, details: Mapping[str, Any]) -> Array:
 
 def _real(values: Array, details: Mapping[str, Any]) -> Floats:
     if values.dtype.kind == "f":
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)
     scale, zero = details["quantization"]
     result: Floats = ((values.astype(np.float32) - zero) * scale).astype(np.float32)
     return result

@@ -1,0 +1,1 @@
+"""Code that several families of modules share; nothing here is a module itself."""
