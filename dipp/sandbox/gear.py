@@ -111,12 +111,17 @@ def host_rules(scratch_root: str, own_paths: Iterable[str]) -> list[tuple[tuple[
 
 
 def paths_of(steps: Iterable[ModuleStep]) -> list[str]:
-    """Return the directories of modules, where their models lie, and files that parameters name."""
+    """Return the directories of modules, where their models lie, and files that parameters name.
+
+    With a named file goes the JSON beside it: a model is of no use without its side-car.
+    """
     paths = []
     for step in steps:
         paths.append(os.path.dirname(os.path.realpath(step.path)))
         texts = (value for _, value in step.params if isinstance(value, str))
-        paths += [text for text in texts if os.path.isabs(text) and os.path.isfile(text)]
+        named = [text for text in texts if os.path.isabs(text) and os.path.isfile(text)]
+        sidecars = [f"{os.path.splitext(text)[0]}.json" for text in named]
+        paths += [*named, *filter(os.path.isfile, sidecars)]
     return paths
 
 

@@ -1,6 +1,7 @@
 """The land-cover pipelines in the real process tree: five modules, and the same as one."""
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -140,6 +141,19 @@ def test_a_tiny_frame_is_one_patch(runner):
     assert (meta.width, meta.height, meta.item("px"), meta.item("rank")) == (8, 6, 0, 1)
 
 
+def test_a_model_elsewhere_is_used_with_the_side_car_beside_it(runner, tmp_path):
+    shutil.copy(MODELS / "landcover.tflite", path := tmp_path / "own.tflite")
+    sidecar = json.loads((MODELS / "landcover.json").read_text())
+    classes = [name.upper() for name in sidecar["classes"]]
+    (tmp_path / "own.json").write_text(json.dumps({**sidecar, "classes": classes}))
+    model = (("model", str(path)), ("least", 0.0))
+    outcome = runner.run(chain("landcover", landcover=model), colour_frame((6, 8), 12))
+    assert isinstance(outcome, Completed), outcome
+    ((meta, _),) = outcome.images
+    outcome.close()
+    assert meta.item("class") in classes
+
+
 def test_a_damaged_model_fails_while_it_is_loaded_and_the_next_batch_runs(runner, tmp_path):
     (path := tmp_path / "cut.tflite").write_bytes((MODELS / "landcover.tflite").read_bytes()[:-9])
     shutil.copy(MODELS / "landcover.json", tmp_path / "cut.json")
@@ -148,6 +162,7 @@ def test_a_damaged_model_fails_while_it_is_loaded_and_the_next_batch_runs(runner
     outcome = runner.run(chain("landcover", landcover=model), frame)
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.module_index) == (703, 3)
+    assert "is not the file its side-car describes" in outcome.crash.last_log
     outcome = runner.run(chain("landcover_merged", landcover_all=model), frame)
     assert isinstance(outcome, Failed)
     assert outcome.code == 733
