@@ -69,7 +69,7 @@ class Image:
     def __init__(
         self,
         space: Workspace,
-        metadata: Metadata,
+        metadata: Metadata | None,
         pixels: SegmentRange,
         meta_ref: SegmentRange | None = None,
     ) -> None:
@@ -81,12 +81,17 @@ class Image:
     @property
     def metadata(self) -> Metadata:
         """What is known about the image; change it with `update` and `add_item`."""
+        if self._metadata is None:
+            # Decoded at first use: many a module does not look.
+            if self._meta_ref is None:
+                raise ModuleError(Code.BATCH_INVALID, "image without metadata")
+            self._metadata = Metadata.decode(self._space.view(self._meta_ref))
         return self._metadata
 
     @property
     def is_encoded(self) -> bool:
         """True if the bytes are a compressed file (item `enc` names the format)."""
-        return bool(self._metadata.item(ENCODING_ITEM))
+        return bool(self.metadata.item(ENCODING_ITEM))
 
     @property
     def data(self) -> memoryview:
@@ -96,7 +101,7 @@ class Image:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of one sample, from `bits_pixel`."""
-        bits = self._metadata.bits_pixel
+        bits = self.metadata.bits_pixel
         if bits <= 16:
             return _DTYPES[8 if bits <= 8 else 16]
         if bits == 32:
@@ -106,7 +111,7 @@ class Image:
     @property
     def shape(self) -> tuple[int, ...]:
         """(height, width) or, with more than one channel, (height, width, channels)."""
-        meta = self._metadata
+        meta = self.metadata
         flat = (meta.height, meta.width)
         return (*flat, meta.channels) if meta.channels > 1 else flat
 
@@ -128,7 +133,7 @@ class Image:
     def _array(self, view: memoryview) -> Pixels:
         count = int(np.prod(self.shape, dtype=np.int64))
         if self.is_encoded or count * self.dtype.itemsize != len(view):
-            encoding = self._metadata.item(ENCODING_ITEM)
+            encoding = self.metadata.item(ENCODING_ITEM)
             raise ModuleError(
                 Code.BATCH_INVALID,
                 f"{len(view)} bytes are not {self.shape} of {self.dtype}, encoding {encoding}",
@@ -140,22 +145,22 @@ class Image:
     @property
     def items(self) -> Mapping[str, ItemValue]:
         """The custom items by key; of duplicates the first counts."""
-        return dict(reversed(self._metadata.items))
+        return dict(reversed(self.metadata.items))
 
     def update(self, **changes: Any) -> None:
         """Change metadata fields, for example `camera="ir"`; the pixels are not touched."""
-        self._set_metadata(self._metadata.replace(**changes))
+        self._set_metadata(self.metadata.replace(**changes))
 
     def add_item(self, key: str, value: ItemValue) -> None:
         """Append a custom item. Ends the module with 511 if the key is there already."""
-        if self._metadata.item(key) is not None:
+        if self.metadata.item(key) is not None:
             raise ModuleError(Code.METADATA_DUPLICATE, f"item {key!r} is already there")
-        self._set_metadata(self._metadata.with_item(key, _plain(value)))
+        self._set_metadata(self.metadata.with_item(key, _plain(value)))
 
     def set_item(self, key: str, value: ItemValue) -> None:
         """Replace a custom item or append it."""
-        others = tuple(item for item in self._metadata.items if item[0] != key)
-        self._set_metadata(self._metadata.replace(items=(*others, (key, _plain(value)))))
+        others = tuple(item for item in self.metadata.items if item[0] != key)
+        self._set_metadata(self.metadata.replace(items=(*others, (key, _plain(value)))))
 
     def item_bool(self, key: str) -> bool:
         """Return a bool item. Ends the module with 507 if there is none."""
@@ -174,7 +179,7 @@ class Image:
         return str(self._item(key, str, Code.METADATA_STRING))
 
     def _item(self, key: str, kind: type, code: Code) -> ItemValue:
-        value = self._metadata.item(key)
+        value = self.metadata.item(key)
         if value is None or type(value) is not kind:
             raise ModuleError(code, f"item {key!r} is {value!r}, wanted {kind.__name__}")
         return value
@@ -199,7 +204,7 @@ class Image:
         `data` is a compressed file, then name its format with `encoding`. With neither, the same
         pixels are shared. `changes` are metadata fields.
         """
-        metadata, place = self._metadata, self._pixels_ref
+        metadata, place = self.metadata, self._pixels_ref
         if pixels is not None:
             metadata, place = self._from_array(pixels)
         elif data is not None:
@@ -217,25 +222,25 @@ class Image:
                 f"pixels of {pixels.dtype} {pixels.shape}: wanted uint8, uint16 or float32,"
                 " (height, width) or (height, width, channels)"
             )
-        if bits == 16 and 8 < self._metadata.bits_pixel < 16:
-            bits = self._metadata.bits_pixel
+        if bits == 16 and 8 < self.metadata.bits_pixel < 16:
+            bits = self.metadata.bits_pixel
         place = self._space.locate(pixels)
         if place is None:
             place = self._space.store(np.ascontiguousarray(pixels).reshape(-1).data)
-        metadata = self._metadata.replace(
+        metadata = self.metadata.replace(
             size=place.length,
             height=pixels.shape[0],
             width=pixels.shape[1],
             channels=pixels.shape[2] if pixels.ndim == 3 else 1,
             bits_pixel=bits,
-            items=tuple(item for item in self._metadata.items if item[0] != ENCODING_ITEM),
+            items=tuple(item for item in self.metadata.items if item[0] != ENCODING_ITEM),
         )
         return metadata, place
 
     def to_ref(self) -> ImageRef:
         """Return where the image lies, storing its metadata if it changed. Runner only."""
         if self._meta_ref is None:
-            self._meta_ref = self._space.store(self._metadata.encode())
+            self._meta_ref = self._space.store(self.metadata.encode())
         return ImageRef(meta=self._meta_ref, pixels=self._pixels_ref)
 
 
@@ -262,19 +267,26 @@ class Batch:
     def from_refs(
         cls, refs: Iterable[ImageRef], space: Workspace, *, pipeline_id: int, batch_id: int
     ) -> Batch:
-        """Build the batch a module sees. Runner only; raises ContentError (305)."""
-        images = [
-            Image(space, Metadata.decode(space.view(ref.meta)), ref.pixels, ref.meta)
-            for ref in refs
-        ]
+        """Build the batch a module sees. Runner only."""
+        images = [Image(space, None, ref.pixels, ref.meta) for ref in refs]
         return cls(images, space=space, pipeline_id=pipeline_id, batch_id=batch_id)
 
-    def allocate(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
+    def allocate(
+        self, shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeroed: bool = True
+    ) -> Pixels:
         """Return an array in the output memory; `Image.derive(pixels=...)` takes it uncopied.
 
-        Ends the module with 100 if the memory of the stage is used up.
+        Say `zeroed=False` if every sample gets written anyway. Ends the module with 100 if the
+        memory of the stage is used up.
         """
-        return self._space.allocate(shape, dtype)
+        return self._space.allocate(shape, dtype, zeroed=zeroed)
+
+    def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
+        """Return an array for temporary use whose memory is warm: what is in it is anything.
+
+        It cannot become a result without a copy. When it is used up, you get private memory.
+        """
+        return self._space.scratch(shape, dtype)
 
     def drop(self, image: Image, reason: str) -> None:
         """Remove an image from the batch and say why in the log."""

@@ -137,6 +137,11 @@ class Harness:
         outcome.close()
         return copies
 
+    def prepare(self) -> None:
+        """Wait until every host has its children ready."""
+        while not self.executor.is_prepared:
+            self.loop.tick(0.05)
+
     def settle(self, pipeline_id: int | None = None) -> None:
         """Retire the hosts of a pipeline, or all, and wait until they are gone."""
         self.executor.retire(pipeline_id)

@@ -3,13 +3,16 @@
 Theory of operation: segment 0 is the batch as the camera wrote it, every stage adds the arena of
 its module. A module reads all of them and writes only into its own arena, so forwarding an image
 costs one reference and a failed batch is still intact. Nothing here maps memory: the buffers come
-from whoever did. Source: performance.md 3, defect D10.
+from whoever did, and a segment that nobody looks at need not be mapped at all. Arenas and scratch
+memory are used again, so what lies in them before a module writes is anything.
+Source: performance.md 3, defect D10.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +32,11 @@ class ModuleError(ContentError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentRange:
-    """Bytes `offset` to `offset + length` of the segment with that index."""
+class SegmentRange(NamedTuple):
+    """Bytes `offset` to `offset + length` of the segment with that index.
+
+    A named tuple, like `ImageRef`, because several are made per module and image.
+    """
 
     segment: int
     offset: int
@@ -43,34 +48,49 @@ class SegmentRange:
         return self.offset + self.length
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageRef:
+class ImageRef(NamedTuple):
     """One image: where its encoded metadata and its pixels are, possibly in two segments."""
 
     meta: SegmentRange
     pixels: SegmentRange
 
 
-class Workspace:
-    """The segments a module may read and the arena it may write.
+Segment = Buffer | Callable[[], Buffer]
 
-    `segments` are read-only to the module. The arena is the segment after the last of them; space
-    in it is handed out once and never taken back, because it lives for one module run only.
+
+class Workspace:
+    """The segments a module may read, the arena it may write, and warm scratch memory.
+
+    `segments` are read-only to the module; one given as a callable is mapped by it at first use.
+    The arena is the segment after the last of them; space in it is handed out once and never taken
+    back, because it lives for one module run only.
     """
 
-    def __init__(self, segments: Sequence[Buffer], arena: memoryview) -> None:
-        self._views = [memoryview(segment).cast("B").toreadonly() for segment in segments]
-        self._arena = arena.cast("B")
-        self.arena_index = len(self._views)
+    def __init__(
+        self, segments: Sequence[Segment], arena: memoryview, scratch: memoryview | None = None
+    ) -> None:
+        self._segments = segments
+        self.arena_index = len(segments)
+        self._arena = arena
+        self._views: dict[int, memoryview] = {self.arena_index: arena}
+        self._scratch = scratch
+        self._scratch_used = 0
         self.used_bytes = 0
-        views = [*self._views, self._arena]
-        self._bases = [(_address(view), len(view)) if len(view) else (0, 0) for view in views]
+
+    def _segment(self, index: int) -> memoryview:
+        """Return a whole segment. Raises ModuleError (305)."""
+        view = self._views.get(index)
+        if view is None:
+            if not 0 <= index < self.arena_index:
+                raise ModuleError(Code.BATCH_INVALID, f"no segment {index}")
+            segment = self._segments[index]
+            buffer = segment() if callable(segment) else segment
+            view = self._views[index] = memoryview(buffer).cast("B").toreadonly()
+        return view
 
     def view(self, place: SegmentRange) -> memoryview:
         """Return the bytes of a range, read-only. Raises ModuleError (305) outside a segment."""
-        if not 0 <= place.segment <= self.arena_index:
-            raise ModuleError(Code.BATCH_INVALID, f"no segment {place.segment}")
-        whole = self._arena if place.segment == self.arena_index else self._views[place.segment]
+        whole = self._segment(place.segment)
         if place.offset < 0 or place.length < 0 or place.end > len(whole):
             raise ModuleError(Code.BATCH_INVALID, f"{place} is outside its segment")
         return whole[place.offset : place.end].toreadonly()
@@ -98,21 +118,41 @@ class Workspace:
         self.writable(place)[:] = view
         return place
 
-    def allocate(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
-        """Return a zeroed array in the arena; `locate` finds it again without a copy."""
+    def allocate(
+        self, shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeroed: bool = True
+    ) -> npt.NDArray[np.generic]:
+        """Return an array in the arena; `locate` finds it again without a copy."""
         kind = np.dtype(dtype)
-        place = self.reserve(int(np.prod(shape, dtype=np.int64)) * kind.itemsize)
-        return np.frombuffer(self.writable(place), dtype=kind).reshape(shape)
+        place = self.reserve(_size_bytes(shape, kind))
+        array = np.frombuffer(self.writable(place), dtype=kind).reshape(shape)
+        if zeroed:
+            array.fill(0)
+        return array
+
+    def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+        """Return an array of any content that is no result; private memory if there is no more."""
+        kind = np.dtype(dtype)
+        size = _size_bytes(shape, kind)
+        start = -(-self._scratch_used // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        if self._scratch is None or start + size > len(self._scratch):
+            return np.empty(shape, kind)
+        self._scratch_used = start + size
+        return np.frombuffer(self._scratch[start : start + size], dtype=kind).reshape(shape)
 
     def locate(self, array: npt.NDArray[np.generic]) -> SegmentRange | None:
         """Say where a contiguous array already lies, or None if it is elsewhere."""
         if not array.flags.c_contiguous or array.nbytes == 0:
             return None
         start = int(array.__array_interface__["data"][0])
-        for index, (base, length) in enumerate(self._bases):
-            if base <= start and start + array.nbytes <= base + length:
+        for index, view in self._views.items():
+            base = _address(view) if len(view) else start + 1
+            if base <= start and start + array.nbytes <= base + len(view):
                 return SegmentRange(segment=index, offset=start - base, length=array.nbytes)
         return None
+
+
+def _size_bytes(shape: tuple[int, ...], kind: np.dtype[np.generic]) -> int:
+    return math.prod(shape) * kind.itemsize
 
 
 def _address(view: memoryview) -> int:

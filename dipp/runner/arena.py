@@ -1,23 +1,55 @@
-"""Memory of batches: arenas that one module writes, segments that everybody reads.
+"""Memory of batches: arenas that one module writes and others read, and who uses them when.
 
-Driver. An arena is an anonymous file whose size is sealed while a module writes it and whose
-content is sealed before anybody reads it, so that a reader can neither be surprised by changes nor
-killed by truncation. A camera's segment gives no such promise and is read with `pread`.
-Source: style-anchors.md 3, faults 4 and 32.
+Driver. An arena is an anonymous file whose size is sealed for ever, so that no reader can be killed
+by truncation. It is used again for later batches, because first touches of pages cost more than
+most modules; its content is therefore not sealed. Nobody trusts it: metadata are copied before they
+are checked, and pixels are whatever the modules of this one pipeline made of them. A camera's
+segment gives no promise at all and is read with `pread`.
+Source: performance.md 3, style-anchors.md 3, faults 4 and 32.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
 import stat
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 from dipp.errors import Code, ContentError
 from dipp.workspace import SegmentRange
 
 _SIZE_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
-_ALL_SEALS = _SIZE_SEALS | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+# The last one, so that no module can seal away what the next one needs.
+_SEALS = _SIZE_SEALS | fcntl.F_SEAL_SEAL
+_POPULATE_READ, _POPULATE_WRITE = 22, 23
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1
+_BLOCK_BYTES = 512
+# A stage writes one, reads the one before, and images may wait in a third.
+ROTATING = 3
+
+_HUGE_PAGE = 14
+_BUFFER_READ, _BUFFER_WRITE = 0x100, 0x200
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+# Looked up once, here: in a fresh child every look-up copies pages.
+_MMAP, _MADVISE, _VIEW = _LIBC.mmap, _LIBC.madvise, ctypes.pythonapi.PyMemoryView_FromMemory
+_MMAP.restype = ctypes.c_void_p
+_MMAP.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
+_MADVISE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_VIEW.restype = ctypes.py_object
+_VIEW.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
+_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 def create_arena(size_bytes: int) -> int:
@@ -25,26 +57,17 @@ def create_arena(size_bytes: int) -> int:
     fd = os.memfd_create("dipp-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size_bytes)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except OSError:
         os.close(fd)
         raise
     return fd
 
 
-def freeze_arena(fd: int) -> None:
-    """Make the content immutable. Raises ContentError (603) if somebody still may write it."""
+def has_fixed_size(fd: int) -> bool:
+    """Say whether a descriptor is memory that nobody can shorten any more."""
     try:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _ALL_SEALS)
-    except OSError as error:
-        text = f"arena is still mapped by a process that escaped: {error}"
-        raise ContentError(text, Code.RESULT_INVALID) from error
-
-
-def is_frozen(fd: int) -> bool:
-    """Say whether a descriptor is memory that nobody can change or shorten any more."""
-    try:
-        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _ALL_SEALS == _ALL_SEALS
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SIZE_SEALS == _SIZE_SEALS
     except OSError:
         return False
 
@@ -60,6 +83,11 @@ def segment_size(fd: int) -> int:
     return status.st_size
 
 
+def used_bytes(fd: int) -> int:
+    """Return how much memory a segment holds, which may be less than its size."""
+    return os.fstat(fd).st_blocks * _BLOCK_BYTES
+
+
 def read_range(fd: int, place: SegmentRange) -> bytes:
     """Return the bytes of a range, fewer if the segment has been shortened meanwhile."""
     parts: list[bytes] = []
@@ -73,10 +101,108 @@ def read_range(fd: int, place: SegmentRange) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def map_segment(fd: int, *, writable: bool = False) -> memoryview:
-    """Map a whole segment, shared. An empty one, which cannot be mapped, is an empty view."""
+def map_segment(fd: int) -> memoryview:
+    """Map a whole segment, shared and read-only. An empty one is an empty view."""
+    size = segment_size(fd)
+    if not size:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ))
+
+
+def map_for_good(fd: int, *, writable: bool = False, warm_bytes: int = 0) -> memoryview:
+    """Map a whole segment for the rest of this process, without keeping a descriptor.
+
+    The first `warm_bytes` are made ready to be touched, where the kernel can do that at once.
+    Raises OSError.
+    """
     size = segment_size(fd)
     if not size:
         return memoryview(b"")
     prot = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
-    return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=prot))
+    address = _MMAP(None, size, prot, mmap.MAP_SHARED, fd, 0)
+    if address in (None, _MAP_FAILED):
+        raise OSError(ctypes.get_errno(), f"map {size} bytes")
+    # Has an effect where the administrator allows huge pages for shared memory.
+    _MADVISE(address, size, _HUGE_PAGE)
+    warm_bytes = min(size, -(-warm_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+    if warm_bytes > 0:
+        _MADVISE(address, warm_bytes, _POPULATE_WRITE if writable else _POPULATE_READ)
+    view: memoryview = _VIEW(address, size, _BUFFER_WRITE if writable else _BUFFER_READ)
+    return view
+
+
+@dataclass(slots=True, eq=False)
+class Arena:
+    """One arena. The `number` of a rotating one is below `ROTATING`; children have it mapped."""
+
+    number: int
+    fd: int
+    # The batch whose results lie in it, until the node has read them.
+    lent_to: int | None = None
+
+
+class ArenaPool:
+    """The arenas of one host, and the scratch memory that its children use one after another."""
+
+    def __init__(self, size_bytes: int, keep_bytes: int, stages: int) -> None:
+        """Make what a chain of so many stages usually needs. Raises OSError."""
+        self.size_bytes = size_bytes
+        self._keep_bytes = keep_bytes
+        self.scratch_fd = create_arena(size_bytes)
+        self._by_fd: dict[int, Arena] = {}
+        self.rotating = [self._create(number) for number in range(min(stages, ROTATING))]
+        self._spare: list[Arena] = []
+
+    def of_stage(self, position: int) -> Arena:
+        """Return the arena a child for that stage, counted from 0, is made with."""
+        return self.rotating[position % len(self.rotating)]
+
+    def find(self, fd: int) -> Arena | None:
+        """Return the arena with that descriptor; None for an input segment."""
+        return self._by_fd.get(fd)
+
+    def is_free(self, arena: Arena, used: Collection[int]) -> bool:
+        """Say whether it may be written, `used` being the descriptors of a batch's segments."""
+        return arena.lent_to is None and arena.fd not in used
+
+    def spare(self, used: Collection[int]) -> Arena:
+        """Return one that is free, a new one if need be. Raises OSError."""
+        for arena in self._spare:
+            if self.is_free(arena, used):
+                return arena
+        arena = self._create(ROTATING + len(self._spare))
+        self._spare.append(arena)
+        return arena
+
+    def lend(self, fds: Iterable[int], batch_id: int) -> None:
+        """Leave arenas alone until the batch is released."""
+        for fd in fds:
+            arena = self.find(fd)
+            if arena is not None:
+                arena.lent_to = batch_id
+
+    def release(self, batch_id: int) -> None:
+        """Use the arenas of a batch again."""
+        for arena in self._by_fd.values():
+            if arena.lent_to == batch_id:
+                arena.lent_to = None
+
+    def trim(self) -> None:
+        """Give memory back until what is kept fits the allowance; lent arenas are left alone."""
+        fds = [
+            self.scratch_fd,
+            *(arena.fd for arena in self._by_fd.values() if arena.lent_to is None),
+        ]
+        sizes = {fd: used_bytes(fd) for fd in fds}
+        total = sum(sizes.values())
+        # The spare ones first: those of the stages are what the next batch will touch.
+        for fd in reversed(fds):
+            if total <= self._keep_bytes:
+                return
+            total -= sizes[fd]
+            _LIBC.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, self.size_bytes)
+
+    def _create(self, number: int) -> Arena:
+        arena = Arena(number, create_arena(self.size_bytes))
+        self._by_fd[arena.fd] = arena
+        return arena

@@ -20,6 +20,10 @@ F = TypeVar("F")
 # Segments, arena and the two ends of an error pipe.
 MAX_FDS = MAX_SEGMENTS + 3
 _FD_BYTES = array.array("i").itemsize
+_FD_SPACE = socket.CMSG_SPACE(MAX_FDS * _FD_BYTES)
+# One for the whole process, which has one thread: a new one per frame would come from the kernel,
+# which is slower than most frames.
+_BUFFER = bytearray(MAX_FRAME_BYTES + 1)
 
 
 class Channel:
@@ -49,8 +53,15 @@ class Channel:
 
     def send(self, frame: Frame, fds: Sequence[int] = ()) -> None:
         """Send a frame; the descriptors stay the sender's. Raises OSError, FrameError."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self.sock.sendmsg([encode_frame(frame)], rights)
+        self.send_encoded(encode_frame(frame), fds)
+
+    def send_encoded(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send what `encode_frame` gave. Raises OSError."""
+        if fds:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+            self.sock.sendmsg([data], rights)
+        else:
+            self.sock.send(data)
 
     def receive(self, accepted: tuple[type[F], ...]) -> tuple[F, list[int]] | None:
         """Return the next frame and its descriptors, None at the end of the connection.
@@ -58,16 +69,16 @@ class Channel:
         The receiver owns the descriptors. Raises BlockingIOError if non-blocking and nothing is
         there, FrameError for a message that is not an accepted frame.
         """
-        data, ancillary, flags, _ = self.sock.recvmsg(
-            MAX_FRAME_BYTES + 1, socket.CMSG_SPACE(MAX_FDS * _FD_BYTES), socket.MSG_CMSG_CLOEXEC
+        size, ancillary, flags, _ = self.sock.recvmsg_into(
+            [_BUFFER], _FD_SPACE, socket.MSG_CMSG_CLOEXEC
         )
-        fds = _descriptors(ancillary)
+        fds = _descriptors(ancillary) if ancillary else []
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise FrameError("message or its descriptors were truncated")
-            if not data and not fds:
+            if not size and not fds:
                 return None
-            return decode_frame(data, accepted), fds
+            return decode_frame(bytes(_BUFFER[:size]), accepted), fds
         except FrameError:
             close_fds(fds)
             raise

@@ -1,9 +1,10 @@
 """The module child: one execution of one module on one batch, then the end of the process.
 
 Driver; runs in a process forked by a pipeline host. It reports and enforces nothing: whatever it
-says is checked by the host, whatever it does is bounded by the host. It waits for a `Go` frame
-first, so that a child may as well be forked and warmed before its batch exists.
-Source: performance.md 2, dipp.md 10, defect D22.
+says is checked by the host, whatever it does is bounded by the host. Usually it is forked before
+its batch exists: it confines itself, maps and touches what it will need, rehearses, says that it is
+ready, and waits for a `Go` frame. After its result it stays until it is ended, because the end of a
+process costs more than most modules. Source: performance.md 2, dipp.md 10, defect D22.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ import signal
 import sys
 import tempfile
 import traceback
+from dataclasses import dataclass
 from typing import NoReturn
 
 from dipp.errors import Code, DippError
-from dipp.runner.arena import map_segment
+from dipp.metadata import Metadata
+from dipp.runner.arena import map_for_good
 from dipp.runner.channel import Channel
+from dipp.runner.forking import reseed
 from dipp.runner.loader import ErrorPipe, LoadedModule
 from dipp.runner.protocol import (
+    BY_DESCRIPTOR,
     REASON_LIMIT_BYTES,
-    Frame,
+    UNUSED,
+    ChildReady,
     Go,
     ModuleDone,
     ModuleFailed,
@@ -35,109 +41,206 @@ from dipp.sandbox.gear import Gear
 from dipp.sandbox.ladder import climb
 from dipp.sandbox.limits import Confinement
 from dipp.sdk import ModuleError
-from dipp.workspace import Workspace
+from dipp.workspace import ImageRef, Segment, SegmentRange, Workspace
 
 # Deeper frames of a traceback say nothing new and push the message out of the log tail.
 _TRACEBACK_FRAMES = 12
 
 
-def run_child(
-    channel: Channel,
-    module: LoadedModule,
-    policy: Policy,
-    gear: Gear,
-    log_fd: int,
-    parent_pid: int,
-) -> NoReturn:
-    """Wait for the order, run the module, report, exit. Never returns."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What a child maps before its batch exists: descriptors, and how many bytes to touch of each.
+
+    `arenas` are those of the pool by number; of those it writes `own` only. `before` is the one
+    that the stage before writes.
+    """
+
+    arenas: tuple[int, ...]
+    own: int
+    own_bytes: int
+    before: int
+    before_bytes: int
+    scratch_fd: int
+    scratch_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outfit:
+    """What a child gets from its host."""
+
+    module: LoadedModule
+    policy: Policy
+    gear: Gear
+    directory: str
+    memory: Memory
+    parent_pid: int
+
+
+def run_child(channel: Channel, outfit: Outfit, log_fd: int, pipe: tuple[int, ...]) -> NoReturn:
+    """Get ready, wait for the order, run the module, report, stay. Never returns."""
     status = 1
     try:
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
         # The interpreter ignores this signal; a module shall die of it like any program.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        status = _follow_order(channel, module, policy, gear, parent_pid)
+        status = _Child(channel, outfit, pipe).follow()
     except BaseException:  # boundary: nothing may unwind into the host's code
         traceback.print_exc(limit=_TRACEBACK_FRAMES)
     finally:
         os._exit(status)
 
 
-def _follow_order(
-    channel: Channel, module: LoadedModule, policy: Policy, gear: Gear, parent_pid: int
-) -> int:
-    message = channel.receive((Go,))
-    if message is None:
-        return 1
-    go, fds = message
-    space = Workspace(
-        [map_segment(fd) for fd in fds[: go.segments]],
-        map_segment(fds[go.segments], writable=True),
-    )
-    pipe = fds[go.segments + 1 :]
-    error_pipe = (pipe[0], pipe[1]) if len(pipe) == 2 else None
-    os.chdir(go.scratch)
-    tempfile.tempdir = go.scratch
-    os.environ["TMPDIR"] = go.scratch
-    confinement = Confinement(
-        policy=policy,
-        timeout_s=module.step.timeout_s,
-        parent_pid=parent_pid,
-        keep_fds=(channel.fileno(), *pipe),
-        gear=gear,
-        is_native=module.is_native,
-    )
-    climb(confinement, (*policy.skipped_rungs, *gear.absent))
-    frame, status = _execute(go, module, space, error_pipe)
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    if frame is not None:
-        # Without a channel there is no result, which the host will notice by itself.
-        with contextlib.suppress(OSError):
-            channel.send(frame)
-    return status
+class _Child:
+    def __init__(self, channel: Channel, outfit: Outfit, pipe: tuple[int, ...]) -> None:
+        self._channel = channel
+        self._module = outfit.module
+        self._pipe: ErrorPipe | None = (pipe[0], pipe[1]) if len(pipe) == 2 else None
+        reseed()
+        self._map(outfit.memory)
+        self._rehearse(fully=False, segment_fd=outfit.memory.scratch_fd)
+        self._confine(outfit, (channel.fileno(), *pipe))
+
+    def _map(self, memory: Memory) -> None:
+        self._arenas = [
+            map_for_good(fd, warm_bytes=memory.before_bytes if number == memory.before else 0)
+            for number, fd in enumerate(memory.arenas)
+        ]
+        own_fd = memory.arenas[memory.own]
+        self._arena = map_for_good(own_fd, writable=True, warm_bytes=memory.own_bytes)
+        self._scratch = map_for_good(
+            memory.scratch_fd, writable=True, warm_bytes=memory.scratch_bytes
+        )
+
+    def _confine(self, outfit: Outfit, keep_fds: tuple[int, ...]) -> None:
+        os.chdir(outfit.directory)
+        tempfile.tempdir = outfit.directory
+        os.environ["TMPDIR"] = outfit.directory
+        confinement = Confinement(
+            policy=outfit.policy,
+            timeout_s=self._module.step.timeout_s,
+            parent_pid=outfit.parent_pid,
+            keep_fds=keep_fds,
+            gear=outfit.gear,
+            is_native=self._module.is_native,
+        )
+        climb(confinement, (*outfit.policy.skipped_rungs, *outfit.gear.absent))
+
+    def follow(self) -> int:
+        """Rehearse, wait, run, report; return the exit status."""
+        self._rehearse(fully=True)
+        self._channel.send(ChildReady())
+        message = self._channel.receive((Go,))
+        if message is None:
+            return 1
+        go, fds = message
+        report, status = self._execute(go, self._workspace(go, fds))
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        if report is not None:
+            # Without a channel there is no result, which the host will notice by itself.
+            with contextlib.suppress(OSError):
+                self._channel.send_encoded(report)
+        if go.hold and report is not None and not status:
+            with contextlib.suppress(OSError):
+                # Ends when the host does; usually this process is killed here.
+                self._channel.sock.recv(1)
+        return status
+
+    def _workspace(self, go: Go, fds: list[int]) -> Workspace:
+        arena = self._arena
+        if go.fresh:
+            fd = fds.pop()
+            arena = map_for_good(fd, writable=True)
+            os.close(fd)
+        passed = iter(fds)
+        segments: list[Segment] = [
+            _mapper(next(passed))
+            if number == BY_DESCRIPTOR
+            else b""
+            if number == UNUSED
+            else self._arenas[number]
+            for number in go.segments
+        ]
+        return Workspace(segments, arena, self._scratch)
+
+    def _rehearse(self, *, fully: bool, segment_fd: int = -1) -> None:
+        """Go once through all that is ours on the way of a batch, and what the module offers.
+
+        A fresh child shares its memory with its host; what it touches for the first time, it copies
+        a page at a time, which is better done before than while a batch waits. Foreign code runs
+        confined only; descriptors are to be had before that only.
+        """
+        meta = Metadata(width=1, height=1, channels=1, bits_pixel=8, size=1, camera="x").encode()
+        ref = ImageRef(
+            meta=SegmentRange(segment=1, offset=0, length=len(meta)),
+            pixels=SegmentRange(segment=1, offset=len(meta), length=1),
+        )
+        left, right = Channel.pair()
+        try:
+            go = Go(batch_id=0, pipeline_id=0, images=(ref,), segments=(BY_DESCRIPTOR,), hold=True)
+            left.send(go, [segment_fd] if segment_fd >= 0 else [])
+            message = right.receive((Go,))
+            if message is not None and message[1]:
+                self._workspace(*message).view(SegmentRange(segment=0, offset=0, length=1))
+            space = Workspace([b"", meta + b"\0"], memoryview(bytearray(1 << 16)), self._scratch)
+            refs = self._module.rehearse(go, space, fully=fully)
+            done = encode_frame(ModuleDone(batch_id=0, pipeline_id=0, images=tuple(refs)))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            right.send_encoded(done)
+            left.receive((ModuleDone,))
+        finally:
+            left.close()
+            right.close()
+
+    def _execute(self, go: Go, space: Workspace) -> tuple[bytes | None, int]:
+        """Return what to report, encoded, and the exit status."""
+        try:
+            pipeline_id, refs = self._module.execute(go, space, self._pipe)
+            done = ModuleDone(batch_id=go.batch_id, pipeline_id=pipeline_id, images=tuple(refs))
+            return encode_frame(done), 0
+        except ModuleError as error:
+            return _failed(error.code, error.reason), 1
+        except FrameError as error:
+            return _failed(Code.RESULT_INVALID, f"result cannot be reported: {error}"), 1
+        except DippError as error:
+            code = Code.RESULT_INVALID if error.code == Code.BATCH_INVALID else error.code
+            return _failed(code, str(error)), 1
+        except SystemExit as error:
+            status = _exit_status(error)
+            return (_raised(error, self._module.step.path), status) if status else (None, 0)
+        except BaseException as error:  # boundary: any failure of a module is a value
+            with contextlib.suppress(OSError, ValueError, MemoryError):
+                traceback.print_exception(error, limit=-_TRACEBACK_FRAMES)
+            return _raised(error, self._module.step.path), 1
 
 
-def _execute(
-    go: Go, module: LoadedModule, space: Workspace, error_pipe: ErrorPipe | None
-) -> tuple[Frame | None, int]:
-    """Return what to report and the exit status."""
-    try:
-        pipeline_id, refs = module.execute(go, space, error_pipe)
-        done = ModuleDone(batch_id=go.batch_id, pipeline_id=pipeline_id, images=tuple(refs))
-        encode_frame(done)
-    except ModuleError as error:
-        return _failed(error.code, error.reason), 1
-    except FrameError as error:
-        return _failed(Code.RESULT_INVALID, f"result cannot be reported: {error}"), 1
-    except DippError as error:
-        code = Code.RESULT_INVALID if error.code == Code.BATCH_INVALID else error.code
-        return _failed(code, str(error)), 1
-    except SystemExit as error:
-        status = _exit_status(error)
-        return (_raised(error, module.step.path), status) if status else (None, 0)
-    except BaseException as error:  # boundary: any failure of a module is a value
-        with contextlib.suppress(OSError, ValueError, MemoryError):
-            traceback.print_exception(error, limit=-_TRACEBACK_FRAMES)
-        return _raised(error, module.step.path), 1
-    return done, 0
+def _mapper(fd: int) -> Segment:
+    def use() -> memoryview:
+        view = map_for_good(fd)
+        os.close(fd)
+        return view
+
+    return use
 
 
-def _failed(code: int, reason: str) -> ModuleFailed:
+def _failed(code: int, reason: str) -> bytes:
     text = clip(reason, REASON_LIMIT_BYTES)
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"{text or f'gave up with code {code}'}\n")
-    return ModuleFailed(code=code, reason=text)
+    return encode_frame(ModuleFailed(code=code, reason=text))
 
 
-def _raised(error: BaseException, path: str) -> ModuleRaised:
+def _raised(error: BaseException, path: str) -> bytes:
     lines = [at for frame, at in traceback.walk_tb(error.__traceback__) if _file(frame) == path]
-    return ModuleRaised(
+    report = ModuleRaised(
         exception=clip(type(error).__name__, 64),
         line=lines[-1] if lines else 0,
         reason=clip(str(error), REASON_LIMIT_BYTES),
     )
+    return encode_frame(report)
 
 
 def _file(frame: object) -> str:

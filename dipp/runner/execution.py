@@ -1,43 +1,39 @@
-"""The process of one module execution, from its parent's side: fork, order, watch, end, bury.
+"""The process of one module execution, from its host's side: fork, order, watch, end, bury.
 
-Driver. The parent owns the deadline: it waits on the pidfd and kills the whole process group,
-whatever the child does. After `end` neither the child nor anything it started is alive, and the
-System V segments it made are gone.
-Source: dipp.md 10, performance.md 2, defects D1 and D2, faults 17..26 and 34.
+Driver. The host owns the deadline: it waits on the pidfd and kills the whole process group,
+whatever the child does. A child is forked ahead of its batch if possible, and stays after its
+result until the chain has ended; what it does meanwhile can spoil this batch only. After `kill`,
+`await_death` and `bury` neither the child nor its process group is alive.
+Source: dipp.md 10, performance.md 2, defects D1 and D2, faults 17..26.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from collections.abc import Sequence
 
 from dipp.runner.channel import Channel, close_fds
-from dipp.runner.child import run_child
-from dipp.runner.loader import LoadedModule
-from dipp.runner.protocol import Frame, Go, ModuleDone, ModuleFailed, ModuleRaised
+from dipp.runner.child import Outfit, run_child
+from dipp.runner.forking import fork_single
+from dipp.runner.protocol import ChildReady, Frame, Go, ModuleDone, ModuleFailed, ModuleRaised
 from dipp.runner.tail import LogTail
-from dipp.runner.values import Policy
 from dipp.runner.verdict import Cut, Ending
 from dipp.runner.wait import (
     REAP_DEADLINE_S,
     Burial,
     bury,
+    cpu_clock,
     kill_group,
     outer_pid,
-    sweep_orphans,
-    sweep_sysv_segments,
     wait_readable,
 )
 from dipp.runner.wire import FrameError
-from dipp.sandbox.gear import Gear
 
-_ANSWERS: tuple[type[ModuleDone | ModuleFailed | ModuleRaised], ...] = (
-    ModuleDone,
-    ModuleFailed,
-    ModuleRaised,
-)
+_Answer = ModuleDone | ModuleFailed | ModuleRaised | ChildReady
+_ANSWERS: tuple[type[_Answer], ...] = (ModuleDone, ModuleFailed, ModuleRaised, ChildReady)
 # One is right, two are a lie; more need not be looked at.
 _MAX_FRAMES = 2
 _CHUNK_BYTES = 1 << 16
@@ -52,26 +48,30 @@ class StuckChildError(Exception):
 class Execution:
     """A child that waits for its order. `close` must be called whatever happens."""
 
-    def __init__(self, module: LoadedModule, policy: Policy, gear: Gear) -> None:
+    def __init__(self, outfit: Outfit, control_fd: int) -> None:
+        self.outfit = outfit
         self.frames: list[Frame | None] = []
         self.log = LogTail()
         self.burial = Burial()
+        self.ending = Ending()
         self.cut = Cut.NONE
+        self.is_ready = False
+        self.private_bytes: int | None = None
         self.wall_s = 0.0
-        self.orphans = 0
-        self.leaked_segments = 0
-        self._timeout_s = module.step.timeout_s
+        self.pidfd = -1
+        self._was_killed = False
+        self._cpu_before_s = 0.0
+        self._control_fd = control_fd
         self._started = time.monotonic()
-        self._error_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if module.is_native else ()
+        is_native = outfit.module.is_native
+        self._error_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if is_native else ()
         log_fd, log_write_fd = os.pipe2(os.O_CLOEXEC)
         self._log_fd = log_fd
         self._channel, theirs = Channel.pair()
-        self.pidfd = -1
         try:
-            parent = os.getpid()
-            self.pid = os.fork()
+            self.pid = fork_single()
             if self.pid == 0:
-                run_child(theirs, module, policy, gear, log_write_fd, parent)
+                run_child(theirs, outfit, log_write_fd, self._error_pipe)
             self.pidfd = os.pidfd_open(self.pid)
             self.outer_pid = outer_pid(self.pidfd, self.pid)
         except OSError:
@@ -83,70 +83,119 @@ class Execution:
             os.close(log_write_fd)
         self._channel.set_blocking(False)
         os.set_blocking(log_fd, False)
+        self._poller = self._make_poller()
 
-    def order(self, go: Go, fds: Sequence[int]) -> None:
-        """Let the child run; the deadline counts from here."""
-        self._started = time.monotonic()
-        self._channel.send(go, (*fds, *self._error_pipe))
-
-    def watch(self, control_fd: int) -> None:
-        """Wait until the child has exited, is late, or the control socket is hung up."""
-        end = self._started + self._timeout_s
+    def _make_poller(self) -> select.poll:
         poller = select.poll()
         for fd in (self.pidfd, self._channel.fileno(), self._log_fd):
             poller.register(fd, select.POLLIN)
         # Not POLLIN: an order for the next batch may wait there meanwhile.
-        poller.register(control_fd, select.POLLRDHUP)
+        poller.register(self._control_fd, select.POLLRDHUP)
+        return poller
+
+    def fileno(self) -> int:
+        """Return the descriptor of its channel, on which it says that it is ready."""
+        return self._channel.fileno()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was forked, or since it was given its order."""
+        return time.monotonic() - self._started
+
+    @property
+    def has_exited(self) -> bool:
+        """Say whether the process has ended by itself."""
+        return wait_readable(self.pidfd, 0)
+
+    def listen(self) -> None:
+        """Take what it says before it has an order: that it is ready."""
+        self._take_frame()
+
+    def order(self, go: Go, fds: Sequence[int]) -> None:
+        """Let the child run; the deadline counts from here."""
+        self._cpu_before_s = cpu_clock(self.pid)
+        self._started = time.monotonic()
+        self._channel.send(go, fds)
+
+    def watch(self) -> None:
+        """Wait for the result, or until it has exited, is late, or the control socket hangs up."""
+        end = self._started + self.outfit.module.step.timeout_s
+        channel_fd, log_fd, poller = self._channel.fileno(), self._log_fd, self._poller
         while True:
             left_s = end - time.monotonic()
             if left_s <= 0:
                 self.cut = Cut.DEADLINE
-                return
+                break
             # Rounded up: a poll of less than a millisecond would spin.
-            ready = {fd for fd, _ in poller.poll(int(left_s * 1000) + 1)}
-            if self.pidfd in ready:
-                return
-            if control_fd in ready:
+            ready = [fd for fd, _ in poller.poll(int(left_s * 1000) + 1)]
+            has_exited = self.pidfd in ready
+            if channel_fd in ready or has_exited:
+                while self._take_frame() and has_exited:
+                    continue
+            if has_exited or self._has_spoken:
+                break
+            if self._control_fd in ready:
                 self.cut = Cut.OPERATOR
-                return
-            if self._channel.fileno() in ready and not self._take_frame():
-                poller.unregister(self._channel.fileno())
-            if self._log_fd in ready and not self._take_log():
-                poller.unregister(self._log_fd)
+                break
+            if log_fd in ready and not self._take_log():
+                poller.unregister(log_fd)
+        self.wall_s = time.monotonic() - self._started
 
-    def end(self) -> Ending:
-        """Kill what is left, bury it, collect the last words. Raises StuckChildError."""
-        kill_group(self.pid, self.pidfd)
+    @property
+    def has_result(self) -> bool:
+        """Say whether it has sent a result, and nothing else."""
+        return len(self.frames) == 1 and isinstance(self.frames[0], ModuleDone)
+
+    @property
+    def _has_spoken(self) -> bool:
+        """Say whether nothing more is expected of it; one that reports a failure also exits."""
+        return bool(self.frames) and not isinstance(self.frames[0], ModuleFailed | ModuleRaised)
+
+    def kill(self) -> None:
+        """End the process and its group; nothing if it has ended before, which is its own doing."""
+        if self.pidfd >= 0 and not self.has_exited:
+            self._was_killed = True
+        if self.pidfd >= 0:
+            kill_group(self.pid, self.pidfd)
+
+    def await_death(self) -> None:
+        """Wait for the end of a killed process, which stays to be buried."""
         wait_readable(self.pidfd, REAP_DEADLINE_S)
-        # Before reaping: the creator's number still means this child.
-        self.leaked_segments = sweep_sysv_segments((self.pid,))
+
+    def bury(self) -> None:
+        """Reap it, collect its last words, say how it ended. Raises StuckChildError."""
         burial = bury(self.pid, self.pidfd)
         if burial is None:
             raise StuckChildError(f"child {self.pid} survived SIGKILL")
         self.burial = burial
-        orphans = sweep_orphans()
-        self.orphans = len(orphans)
-        if orphans:
-            self.leaked_segments += sweep_sysv_segments(orphans)
-        self.wall_s = time.monotonic() - self._started
         while self._take_frame():
             continue
         for _ in range(_LOG_DRAIN_CHUNKS):
             self._take_log()
-        return Ending(
+        # To be killed while it waits after its result is no end of its own.
+        by_us = self._was_killed and burial.signal == signal.SIGKILL and self.cut is Cut.NONE
+        self.ending = Ending(
             cut=self.cut,
-            signal=burial.signal,
+            signal=0 if by_us else burial.signal,
             status=burial.status,
             native_code=self._native_code(),
         )
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time from the order to the end, as the kernel counted it."""
+        return max(0.0, self.burial.cpu_s - self._cpu_before_s)
 
     def close(self) -> None:
         """Give back the descriptors."""
         self._channel.close()
         close_fds([fd for fd in (self._log_fd, self.pidfd, *self._error_pipe) if fd >= 0])
+        self.pidfd = -1
 
     def _take_frame(self) -> bool:
-        """Receive one frame. Return False if there will be no more worth reading."""
+        """Receive one frame. Return False if there is none, or no more will be worth reading."""
+        if len(self.frames) >= _MAX_FRAMES:
+            return False
         try:
             message = self._channel.receive(_ANSWERS)
         except BlockingIOError:
@@ -158,8 +207,11 @@ class Execution:
                 return False
             frame, fds = message
             close_fds(fds)
+            if isinstance(frame, ChildReady) and not self.is_ready:
+                self.is_ready = True
+                return True
             self.frames.append(frame)
-        return len(self.frames) < _MAX_FRAMES
+        return True
 
     def _take_log(self) -> bool:
         """Read a piece of output. Return False at its end."""

@@ -71,6 +71,11 @@ class Limits:
     # Whom modules run as; only a node that is root can choose.
     module_user: str = ""
     skipped_rungs: tuple[str, ...] = ()
+    # Children per module that are kept ready for the next batch; 0 forks on demand.
+    standby: int = 1
+    standby_memory_mb: int = 96
+    # Memory of batches that a host keeps for the next one.
+    keep_mb: int = 64
 
     def policy(self) -> Policy:
         """Return what modules are told of it."""
@@ -82,6 +87,9 @@ class Limits:
             processes=self.max_processes,
             user=self.module_user,
             skipped_rungs=self.skipped_rungs,
+            standby=self.standby,
+            standby_bytes=self.standby_memory_mb * _MEGABYTE,
+            keep_bytes=self.keep_mb * _MEGABYTE,
         )
 
 
@@ -175,6 +183,16 @@ class Executor:
         return sum(pipeline_id in (None, h.chain.pipeline_id) for h in self._hosts.values())
 
     @property
+    def standby_children(self) -> int:
+        """How many children stand by, as the hosts said when they had nothing left to prepare."""
+        return sum(host.standby for host in self._hosts.values())
+
+    @property
+    def is_prepared(self) -> bool:
+        """True if every host is idle and has all the children ready that it keeps."""
+        return all(host.is_prepared for host in self._hosts.values())
+
+    @property
     def forge_pid(self) -> int:
         """Process number of the forge."""
         return self._forge.pid
@@ -183,7 +201,7 @@ class Executor:
     def current(self) -> tuple[tuple[int, int], ...]:
         """What runs now: (pipeline id, module position) per busy host."""
         return tuple(
-            (host.chain.pipeline_id, host.job.position)
+            (host.chain.pipeline_id, host.position)
             for host in self._hosts.values()
             if host.job is not None
         )

@@ -1,8 +1,9 @@
-"""The pipeline host: one loaded configuration of one pipeline, and the chains it runs.
+"""The pipeline host: one loaded configuration of one pipeline, and the batches it runs.
 
 Driver; a process forked by the forge. Module code is loaded here, so a module that crashes while
 it is loaded takes this process with it and nothing else. The host is told what to do by the node
-over its control socket and dies when that closes. Source: design.md 2, performance.md 2.
+over its control socket and dies when that closes. While nothing is ordered it makes children ready
+for the next batch. Source: design.md 2, performance.md 2.
 """
 
 from __future__ import annotations
@@ -11,28 +12,33 @@ import contextlib
 import gc
 import os
 import resource
+import select
 import time
 import traceback
 from typing import NoReturn
 
 from dipp.errors import ContentError
+from dipp.runner.arena import ArenaPool
+from dipp.runner.chain import ChainResult, ChainRunner
 from dipp.runner.channel import Channel, close_fds, expect_fds
 from dipp.runner.loader import LoadedModule, load_module
+from dipp.runner.pool import Spawner, StandbyPool
+from dipp.runner.progress import ProgressPage
 from dipp.runner.protocol import (
     REASON_LIMIT_BYTES,
     BatchDone,
     BatchFailed,
+    BatchReleased,
     ChainLoaded,
     HostFault,
     LoadChain,
     LoadFailed,
     LoadingModule,
+    PoolFilled,
     Quit,
     RunBatch,
-    StageStarted,
 )
-from dipp.runner.stage import BatchState, StageRunner
-from dipp.runner.values import CrashRecord, Policy, StageStats, clip
+from dipp.runner.values import Policy, clip
 from dipp.runner.wait import become_subreaper
 from dipp.sandbox.cgroups import Cgroup
 from dipp.sandbox.enclosure import enclose_host
@@ -42,7 +48,8 @@ from dipp.sandbox.namespaces import separate_ipc
 from dipp.sandbox.rungs import merge
 from dipp.sandbox.trial import NO_NAMESPACES, try_ladder
 
-_ORDERS: tuple[type[RunBatch | Quit], ...] = (RunBatch, Quit)
+_Order = RunBatch | BatchReleased | Quit
+_ORDERS: tuple[type[_Order], ...] = (RunBatch, BatchReleased, Quit)
 # Escaped text of one byte per character; fits the field of the frame.
 LOG_LIMIT_CHARS = 2000
 # Counting the threads of a user reads all of /proc: milliseconds, which not every batch shall pay.
@@ -70,6 +77,11 @@ def host_main(
 
 
 class _Host:
+    _arenas: ArenaPool
+    _spawner: Spawner
+    _pool: StandbyPool
+    _runner: ChainRunner
+
     def __init__(
         self, control: Channel, scratch_root: str, cgroup: Cgroup | None, is_separate: bool
     ) -> None:
@@ -85,28 +97,66 @@ class _Host:
         message = self._control.receive((LoadChain,))
         if message is None:
             return
-        order, _ = message
+        order, fds = message
+        progress = ProgressPage(expect_fds(fds, 1)[0])
         if not self._load(order):
             return
-        while True:
-            request = self._control.receive(_ORDERS)
-            if request is None or isinstance(request[0], Quit):
-                return
-            frame, fds = request
-            if isinstance(frame, RunBatch):
-                runner = self._make_runner(order.policy)
-                self._run(runner, order.chain.pipeline_id, frame, expect_fds(fds, 1)[0])
-
-    def _make_runner(self, policy: Policy) -> StageRunner:
-        if time.monotonic() - self._counted > _RECOUNT_S:
-            self._gear = recount(self._gear, policy)
-            self._counted = time.monotonic()
-        return StageRunner(
-            policy=policy,
+        self._arenas = ArenaPool(
+            order.policy.arena_bytes, order.policy.keep_bytes, len(self._modules)
+        )
+        self._spawner = Spawner(
+            self._modules,
+            self._arenas,
+            policy=order.policy,
             gear=self._gear,
             scratch_root=self._scratch_root,
             control_fd=self._control.fileno(),
         )
+        self._pool = StandbyPool(self._spawner)
+        self._runner = ChainRunner(self._spawner, self._pool, progress.show)
+        self._follow(order.policy, order.chain.pipeline_id)
+
+    def _follow(self, policy: Policy, pipeline_id: int) -> None:
+        while True:
+            self._make_ready()
+            message = self._control.receive(_ORDERS)
+            if message is None or isinstance(message[0], Quit):
+                self._pool.close()
+                return
+            order, fds = message
+            if isinstance(order, BatchReleased):
+                close_fds(fds)
+                self._arenas.release(order.batch_id)
+                self._arenas.trim()
+                continue
+            if isinstance(order, RunBatch):
+                self._recount(policy)
+                self._run(pipeline_id, order, expect_fds(fds, 1)[0])
+
+    def _make_ready(self) -> None:
+        """Fork children until an order comes."""
+        while True:
+            is_filling = self._pool.fill_one()
+            children = None if is_filling else self._pool.newly_full()
+            if children is not None:
+                if children:
+                    with contextlib.suppress(OSError):
+                        # Short of something: the next batch is a little slower.
+                        self._runner.rehearse()
+                self._control.send(PoolFilled(children=children))
+            poller = select.poll()
+            for fd in (self._control.fileno(), *self._pool.fds()):
+                poller.register(fd, select.POLLIN)
+            wait_s = 0 if is_filling else self._pool.wait_s()
+            ready = {fd for fd, _ in poller.poll(None if wait_s is None else wait_s * 1000 + 1)}
+            self._pool.notice(ready)
+            if self._control.fileno() in ready:
+                return
+
+    def _recount(self, policy: Policy) -> None:
+        if time.monotonic() - self._counted > _RECOUNT_S:
+            self._spawner.gear = recount(self._spawner.gear, policy)
+            self._counted = time.monotonic()
 
     def _load(self, order: LoadChain) -> bool:
         missing = self._enclose(order)
@@ -138,44 +188,34 @@ class _Host:
         self._counted = time.monotonic()
         return missing
 
-    def _run(self, runner: StageRunner, pipeline_id: int, order: RunBatch, input_fd: int) -> None:
-        state = BatchState(
-            batch_id=order.batch_id,
-            pipeline_id=pipeline_id,
-            images=order.images,
-            segments=(input_fd,),
-        )
-        stages: list[StageStats] = []
+    def _run(self, pipeline_id: int, order: RunBatch, input_fd: int) -> None:
         try:
-            for module in self._modules:
-                # An empty batch is legal and ends the chain early. Source: aurora.md 3.
-                if not state.images:
-                    break
-                self._control.send(StageStarted(position=module.step.index))
-                result = runner.run(module, state)
-                stages.append(result.stats)
-                if result.state is None:
-                    self._report_failure(order, result.crash, result.log, stages)
-                    return
-                state = result.state
-            done = BatchDone(
-                batch_id=order.batch_id,
-                images=state.images,
-                arenas=len(state.segments) - 1,
-                stages=tuple(stages),
-                rss_kb=_private_kb(),
-            )
-            self._control.send(done, state.segments[1:])
-            state.close()
+            result = self._runner.run(order, pipeline_id, input_fd)
         finally:
             close_fds([input_fd])
+        state = result.state
+        if state is None:
+            self._report_failure(order, result)
+            return
+        arenas = state.segments[1:]
+        self._arenas.lend(arenas, order.batch_id)
+        done = BatchDone(
+            batch_id=order.batch_id,
+            images=state.images,
+            arenas=len(arenas),
+            stages=result.stages,
+            rss_kb=_private_kb(),
+            latency_s=result.latency_s,
+        )
+        self._control.send(done, arenas)
 
-    def _report_failure(
-        self, order: RunBatch, crash: CrashRecord | None, log: str, stages: list[StageStats]
-    ) -> None:
-        encoded = crash.encode() if crash else b""
+    def _report_failure(self, order: RunBatch, result: ChainResult) -> None:
+        failed = result.failed
         report = BatchFailed(
-            batch_id=order.batch_id, crash=encoded, log=log[-LOG_LIMIT_CHARS:], stages=tuple(stages)
+            batch_id=order.batch_id,
+            crash=failed.crash().encode() if failed else b"",
+            log=failed.log()[-LOG_LIMIT_CHARS:] if failed else "",
+            stages=result.stages,
         )
         self._control.send(report)
 

@@ -40,6 +40,12 @@ class LoadedModule(Protocol):
     ) -> tuple[int, Sequence[ImageRef]]:
         """Run on a batch; return the pipeline id and the images it reports."""
 
+    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
+        """Go through everything but the module's `run`, to have it in memory.
+
+        `fully` includes what the module offers for it.
+        """
+
 
 def load_module(step: ModuleStep) -> LoadedModule:
     """Load one module. Raises ContentError: 501, 502, 503..506, 604 or the module's own code."""
@@ -85,13 +91,27 @@ class PythonModule:
             load = _function(module, "load", step)
             _guarded(step, "load", lambda: load(self.params))
         self.module = module
+        self._rehearse: Callable[[Params], object] | None = None
+        if hasattr(module, "rehearse"):
+            self._rehearse = _function(module, "rehearse", step)
+
+    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
+        """Do everything for an image of one byte. Raises whatever the module's hook raises."""
+        if fully and self._rehearse is not None:
+            self._rehearse(self.params)
+        return self._call(_touch, go, space)[1]
 
     def execute(
         self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
     ) -> tuple[int, Sequence[ImageRef]]:
         """Run on a batch. Raises whatever the module raises."""
+        return self._call(self._run, go, space)
+
+    def _call(
+        self, run: Callable[[Batch, Params], object], go: Go, space: Workspace
+    ) -> tuple[int, Sequence[ImageRef]]:
         batch = Batch.from_refs(go.images, space, pipeline_id=go.pipeline_id, batch_id=go.batch_id)
-        result = self._run(batch, self.params)
+        result = run(batch, self.params)
         if result is None:
             result = batch
         if not isinstance(result, Batch):
@@ -104,6 +124,16 @@ class PythonModule:
         return result.pipeline_id, refs
 
 
+def _touch(batch: Batch, params: Params) -> None:
+    """What a module usually asks of a batch."""
+    for position, image in enumerate(batch.images):
+        image.edit()
+        new = batch.allocate(image.shape, image.dtype)
+        new[...] = image.pixels
+        batch.images[position] = image.derive(pixels=new)
+    list(params)
+
+
 class NativeModule:
     """A shared object with the flown interface."""
 
@@ -113,6 +143,10 @@ class NativeModule:
         self.step = step
         self._library = library
 
+    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
+        """Do nothing: only `run` itself would tell anything, and it may have effects."""
+        return go.images
+
     def execute(
         self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
     ) -> tuple[int, Sequence[ImageRef]]:
@@ -120,6 +154,31 @@ class NativeModule:
         if error_pipe is None:
             raise ModuleError(Code.PIPE_CREATE, "no error pipe")
         return self._library.execute(go, self.step.params, space, error_pipe)
+
+
+class StandIn:
+    """In the place of a module when a host rehearses: copies every image."""
+
+    is_native = False
+
+    def __init__(self) -> None:
+        self.step = ModuleStep(index=1, name="rehearsal", path="", timeout_s=2.0)
+
+    def execute(
+        self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
+    ) -> tuple[int, Sequence[ImageRef]]:
+        """Run on a batch."""
+        copies = [
+            ImageRef(
+                meta=space.store(space.view(ref.meta)), pixels=space.store(space.view(ref.pixels))
+            )
+            for ref in go.images
+        ]
+        return go.pipeline_id, copies
+
+    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
+        """Do nothing: it is a rehearsal."""
+        return go.images
 
 
 def execute_source(step: ModuleStep, content: bytes) -> types.ModuleType:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from csp.sched import Promise
 from dipp.batch import ImageBlock
 from dipp.errors import Code, ContentError
 from dipp.metadata import Metadata
-from dipp.runner.arena import is_frozen, map_segment, read_range, segment_size
+from dipp.runner.arena import has_fixed_size, map_segment, read_range, segment_size
 from dipp.runner.channel import close_fds
 from dipp.runner.validate import check_images
 from dipp.runner.values import Chain, CrashRecord, StageStats
@@ -31,16 +31,23 @@ class Job:
     blocks: tuple[ImageBlock, ...]
 
 
+def _nothing() -> None:
+    """Release nothing."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Completed:
     """The images a chain made, each as metadata and a read-only view of its pixels.
 
-    Forwarded metadata and pixels are views too; use them before `close`.
+    Forwarded metadata and pixels are views too; use them before `close`, which lets the host use
+    their memory again. `latency_s` is the time from the host's order to the last accepted result.
     """
 
     images: tuple[tuple[Metadata, memoryview], ...]
     stages: tuple[StageStats, ...] = ()
+    latency_s: float = 0.0
     _mapped: tuple[memoryview, ...] = ()
+    _release: Callable[[], None] = _nothing
 
     def close(self) -> None:
         """Release the segments. The views must not be used any more."""
@@ -51,6 +58,8 @@ class Completed:
             with contextlib.suppress(BufferError):
                 view.release()
         self._mapped = ()
+        release, self._release = self._release, _nothing
+        release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +91,6 @@ class Assignment:
     deliver: Callable[[Callable[[], None]], None]
     stages: tuple[StageStats, ...] = ()
     log: str = ""
-    position: int = field(default=0)
 
     def complete(self, completed: Completed) -> None:
         """Deliver a result and release the input."""
@@ -107,17 +115,19 @@ class Assignment:
         self.deliver(lambda: promise.resolve(outcome))
 
 
+def ref_of(block: ImageBlock) -> ImageRef:
+    """Return where an image of the input lies."""
+    return ImageRef(
+        meta=SegmentRange(segment=0, offset=block.meta_offset, length=block.meta_size),
+        pixels=SegmentRange(segment=0, offset=block.pixel_offset, length=block.pixel_size),
+    )
+
+
 def assign(
     job: Job, promise: Promise[Outcome], deliver: Callable[[Callable[[], None]], None]
 ) -> Assignment:
     """Take a job on, with a descriptor of its own. Raises OSError."""
-    images = tuple(
-        ImageRef(
-            meta=SegmentRange(segment=0, offset=block.meta_offset, length=block.meta_size),
-            pixels=SegmentRange(segment=0, offset=block.pixel_offset, length=block.pixel_size),
-        )
-        for block in job.blocks
-    )
+    images = tuple(ref_of(block) for block in job.blocks)
     return Assignment(
         batch_id=job.batch_id,
         chain=job.chain,
@@ -133,14 +143,17 @@ def collect_images(
     images: Sequence[ImageRef],
     arenas: Sequence[int],
     stages: Sequence[StageStats] = (),
+    *,
+    latency_s: float = 0.0,
+    release: Callable[[], None] = _nothing,
 ) -> Completed:
     """Check what a host reports and map it; takes the arenas over. Raises ContentError, OSError.
 
-    Only memory that cannot change or shrink any more is mapped. A camera's segment is copied: its
-    owner could truncate it and kill a reader of the mapping.
+    Only memory that cannot shrink any more is mapped. A camera's segment is copied: its owner could
+    truncate it and kill a reader of the mapping.
     """
     try:
-        if not all(is_frozen(fd) for fd in arenas):
+        if not all(has_fixed_size(fd) for fd in arenas):
             raise ContentError("an arena is not sealed", Code.RESULT_INVALID)
         segments = (job.segment_fd, *arenas)
         sizes = [segment_size(fd) for fd in segments]
@@ -153,7 +166,7 @@ def collect_images(
 
         def view(place: SegmentRange) -> memoryview:
             fd = segments[place.segment]
-            if place.segment == 0 and not is_frozen(fd):
+            if place.segment == 0 and not has_fixed_size(fd):
                 data = read(place)
                 if len(data) != place.length:
                     raise ContentError("input segment was shortened", Code.RESULT_INVALID)
@@ -163,6 +176,12 @@ def collect_images(
             return mapped[place.segment][place.offset : place.end]
 
         pairs = tuple((meta, view(ref.pixels)) for meta, ref in zip(metadata, images, strict=True))
-        return Completed(images=pairs, stages=tuple(stages), _mapped=tuple(mapped.values()))
+        return Completed(
+            images=pairs,
+            stages=tuple(stages),
+            latency_s=latency_s,
+            _mapped=tuple(mapped.values()),
+            _release=release,
+        )
     finally:
         close_fds(arenas)

@@ -15,6 +15,7 @@ from dipp.batch import MAX_IMAGES
 from dipp.runner.values import Chain, ModuleStep, Policy, StageStats
 from dipp.runner.wire import (
     F64,
+    FLAG,
     I32,
     U8,
     U16,
@@ -24,6 +25,7 @@ from dipp.runner.wire import (
     Choice,
     FrameError,
     Many,
+    Packed,
     Pair,
     Reader,
     Record,
@@ -37,6 +39,8 @@ MAX_FRAME_BYTES = 160 << 10
 MAX_SEGMENTS = 21
 MAX_STEPS = 20
 REASON_LIMIT_BYTES = 1024
+# Segments that are no arenas of the pool; see `Go`.
+BY_DESCRIPTOR, UNUSED = 255, 254
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,7 @@ class HostExited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadChain:
-    """Node to host: this is what you are."""
+    """Node to host, with the progress page: this is what you are."""
 
     chain: Chain
     policy: Policy
@@ -121,21 +125,33 @@ class RunBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageStarted:
-    """Host to node: the module at that position runs now."""
+class BatchReleased:
+    """Node to host: nobody reads the arenas of that batch any more."""
 
-    position: int
+    batch_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFilled:
+    """Host to node: so many children stand by and nothing is left to prepare."""
+
+    children: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchDone:
-    """Host to node, with the arenas after segment 0: the images the chain made."""
+    """Host to node, with the arenas after segment 0: the images the chain made.
+
+    `latency_s` is the time from the order to the last accepted result, without what went before
+    (children made ready) and came after (children buried).
+    """
 
     batch_id: int
     images: tuple[ImageRef, ...]
     arenas: int
     stages: tuple[StageStats, ...]
     rss_kb: int
+    latency_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,17 +177,27 @@ class Quit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Go:
-    """Host to child, with segments and arena: run now.
+class ChildReady:
+    """Child to host: confined, memory mapped, rehearsed."""
 
-    For native code there are an error pipe beside it and `shmid`, a System V segment for the batch.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go:
+    """Host to child: run now.
+
+    `segments` says for each segment of the batch where it is: the number of an arena that the child
+    has mapped already, `BY_DESCRIPTOR` if it comes beside this frame, in order, or `UNUSED` if no
+    image lies in it any more. With `fresh` the last descriptor is the arena to write instead of the
+    child's own. With `hold` the child stays after its result until it is ended. `shmid` is the
+    System V segment of native code.
     """
 
     batch_id: int
     pipeline_id: int
     images: tuple[ImageRef, ...]
-    segments: int
-    scratch: str
+    segments: tuple[int, ...]
+    fresh: bool = False
+    hold: bool = False
     shmid: int = -1
 
 
@@ -203,14 +229,22 @@ class ModuleRaised:
 
 Frame = (
     ForgeReady | SpawnHost | HostSpawned | HostRefused | HostExited | LoadChain | LoadingModule
-    | ChainLoaded | LoadFailed | RunBatch | StageStarted | BatchDone | BatchFailed | HostFault
-    | Quit | Go | ModuleDone | ModuleFailed | ModuleRaised
+    | ChainLoaded | LoadFailed | RunBatch | BatchDone | BatchFailed | HostFault | Quit
+    | BatchReleased | PoolFilled | ChildReady | Go | ModuleDone | ModuleFailed | ModuleRaised
 )  # fmt: skip
 
 F = TypeVar("F")
 
-_RANGE = Record(SegmentRange, segment=U16, offset=U64, length=U32)
-_IMAGES = Many(Record(ImageRef, meta=_RANGE, pixels=_RANGE), MAX_IMAGES)
+
+def _numbers(ref: ImageRef) -> tuple[int, ...]:
+    return (*ref.meta, *ref.pixels)
+
+
+def _image(m_seg: int, m_at: int, m_len: int, p_seg: int, p_at: int, p_len: int) -> ImageRef:
+    return ImageRef(SegmentRange(m_seg, m_at, m_len), SegmentRange(p_seg, p_at, p_len))
+
+
+_IMAGES = Packed("HQIHQI", MAX_IMAGES, _numbers, _image)
 _NAME = Text(64)
 _REASON = Text(REASON_LIMIT_BYTES)
 _VALUE = Choice(((bool, U8), (int, I32), (float, F64), (str, Text(1024))))
@@ -233,6 +267,9 @@ _POLICY = Record(
     processes=U32,
     user=_NAME,
     skipped_rungs=Many(_NAME, 32),
+    standby=U8,
+    standby_bytes=U64,
+    keep_bytes=U64,
 )
 _STAGES = Many(
     Record(
@@ -262,25 +299,29 @@ _FRAMES: dict[int, Record] = {
     12: Record(ChainLoaded, rss_kb=U64, missing_rungs=Many(_NAME, 32)),
     13: Record(LoadFailed, position=U8, code=U16, reason=_REASON),
     20: Record(RunBatch, batch_id=U64, images=_IMAGES),
-    21: Record(StageStarted, position=U8),
     22: Record(
-        BatchDone, batch_id=U64, images=_IMAGES, arenas=U8, stages=_STAGES, rss_kb=U64
+        BatchDone, batch_id=U64, images=_IMAGES, arenas=U8, stages=_STAGES, rss_kb=U64,
+        latency_s=F64,
     ),
     23: Record(BatchFailed, batch_id=U64, crash=Blob(188), log=Text(8192), stages=_STAGES),
     24: Record(HostFault, text=Text(8192)),
     25: Record(Quit),
+    26: Record(BatchReleased, batch_id=U64),
+    27: Record(PoolFilled, children=U16),
     30: Record(
         Go,
         batch_id=U64,
         pipeline_id=U32,
         images=_IMAGES,
-        segments=U8,
-        scratch=Text(4096),
+        segments=Many(U8, MAX_SEGMENTS),
+        fresh=FLAG,
+        hold=FLAG,
         shmid=I32,
     ),
     31: Record(ModuleDone, batch_id=U64, pipeline_id=U32, images=_IMAGES),
     32: Record(ModuleFailed, code=U16, reason=_REASON),
     33: Record(ModuleRaised, exception=_NAME, line=U32, reason=_REASON),
+    34: Record(ChildReady),
 }  # fmt: skip
 _NUMBERS = {record.kind: number for number, record in _FRAMES.items()}
 

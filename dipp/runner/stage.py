@@ -1,189 +1,261 @@
-"""One stage of a chain in the host: prepare, execute, judge, validate, account.
+"""One stage of a chain in the host: order a child, accept its result, account for it afterwards.
 
-Driver. The batch that goes in is never changed; what comes out is a new state or a crash record.
-Source: dipp.md 10 and 11.
+Driver. A result is accepted at once, so that the next stage can begin; the child is buried when the
+chain has ended, and only then is known how it ended and what it cost. The batch that goes in is
+never changed; what comes out is a new state. Source: dipp.md 10 and 11, performance.md 2.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import shutil
 import signal
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from dipp.errors import Code, ContentError
-from dipp.runner.arena import create_arena, freeze_arena, read_range, segment_size
-from dipp.runner.channel import close_fds
+from dipp.metadata import Metadata
+from dipp.runner.arena import ArenaPool, read_range
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
 from dipp.runner.native import batch_size, create_segment, give_segment, remove_segment
-from dipp.runner.protocol import Go, ModuleDone, ModuleFailed, ModuleRaised
+from dipp.runner.protocol import BY_DESCRIPTOR, UNUSED, Go, ModuleDone, ModuleFailed, ModuleRaised
 from dipp.runner.validate import check_images
-from dipp.runner.values import CrashRecord, Policy, StageStats
+from dipp.runner.values import CrashRecord, StageStats
 from dipp.runner.verdict import judge
-from dipp.sandbox.gear import Gear, User
+from dipp.runner.wait import sweep_sysv_segments
+from dipp.sandbox.gear import User
 from dipp.sandbox.ladder import reason_of
 from dipp.workspace import ImageRef, SegmentRange
 
 _FAULT_LINE = re.compile(r'File "[^"\n]*", line (\d+) in')
+# The end of a process costs about a millisecond. A module that runs for longer than this may end at
+# once, beside the next stage, and give its memory back; others stay until the chain has ended.
+HOLD_BELOW_S = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchState:
     """A batch between two modules: images and the segments they lie in, as descriptors.
 
-    Segment 0 is the input and belongs to somebody else; the others belong to the state.
+    Segment 0 is the input, the others are arenas of the pool; nothing here owns them. `sizes` are
+    those of the segments in bytes, `known` what was decoded of the images already. `uses_input`
+    tells whether an image still lies in the input.
     """
 
     batch_id: int
     pipeline_id: int
     images: tuple[ImageRef, ...]
     segments: tuple[int, ...]
+    sizes: tuple[int, ...]
+    known: Mapping[ImageRef, Metadata] = field(default_factory=dict)
+    uses_input: bool = True
 
     @property
     def size_bytes(self) -> int:
         """Bytes of pixels."""
         return sum(image.pixels.length for image in self.images)
 
-    def close(self) -> None:
-        """Release the arenas."""
-        close_fds(self.segments[1:])
 
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """A stage that has been run: its child is not buried yet. `after` is None if it failed."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageResult:
-    """`state` if it went well, else `crash` and the end of the log."""
+    module: LoadedModule
+    before: BatchState
+    after: BatchState | None = None
+    execution: Execution | None = None
+    shmid: int = -1
+    code: int = Code.OK
+    orphans: int = 0
+    leaked_segments: int = 0
+    refusal: str = ""
+    _arena: int = field(default=-1, init=False)
+    _arena_bytes: int = field(default=0, init=False)
+    _is_settled: bool = field(default=False, init=False)
 
-    stats: StageStats
-    state: BatchState | None = None
-    crash: CrashRecord | None = None
-    log: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageRunner:
-    """Runs modules in one-shot children, which are ended when `control_fd` is hung up."""
-
-    policy: Policy
-    gear: Gear
-    scratch_root: str
-    control_fd: int
-
-    def run(self, module: LoadedModule, state: BatchState) -> StageResult:
-        """Execute one module. Raises StuckChildError.
-
-        Takes over the state's arenas: those that are still needed are in the new state, the rest
-        is released, also on failure.
-        """
+    def begin(self, execution: Execution, arenas: ArenaPool, expected_s: float) -> bool:
+        """Give the order; `finish` waits. False if the child is dead already. Raises OSError."""
+        self.execution = execution
+        before, memory = self.before, execution.outfit.memory
+        own = arenas.rotating[memory.own]
+        is_fresh = not arenas.is_free(own, before.segments)
+        if is_fresh:
+            own = arenas.spare(before.segments)
+        numbers, fds = _places(before, arenas, len(memory.arenas))
+        if self.module.is_native and self.shmid < 0:
+            self.shmid = _flown_segment(before, execution.outfit.gear.user)
+        go = Go(
+            batch_id=before.batch_id,
+            pipeline_id=before.pipeline_id,
+            images=before.images,
+            segments=numbers,
+            fresh=is_fresh,
+            hold=expected_s < HOLD_BELOW_S,
+            shmid=self.shmid,
+        )
+        self._arena, self._arena_bytes = own.fd, arenas.size_bytes
         try:
-            arena = create_arena(self.policy.arena_bytes)
-        except OSError as error:
-            state.close()
-            return _refused(module, state, error)
-        result: StageResult | None = None
-        try:
-            result = self._execute(module, state, arena)
-        except OSError as error:
-            # No fork, descriptor or directory to be had: the batch fails, the host lives.
-            result = _refused(module, state, error)
-        finally:
-            kept = result.state.segments if result and result.state else ()
-            close_fds([fd for fd in (*state.segments[1:], arena) if fd not in kept])
-        return result
+            execution.order(go, [*fds, own.fd] if is_fresh else fds)
+        except ConnectionError:
+            return False
+        return True
 
-    def _execute(self, module: LoadedModule, state: BatchState, arena: int) -> StageResult:
-        with (
-            _scratch_directory(self.scratch_root, self.gear.user) as scratch,
-            _flown_segment(module, state, self.gear.user) as shmid,
-        ):
-            execution = Execution(module, self.policy, self.gear)
+    def finish(self) -> None:
+        """Wait for the result and accept it, or not."""
+        execution = self.execution
+        if execution is None:
+            return
+        execution.watch()
+        if execution.has_result:
             try:
-                go = Go(
-                    batch_id=state.batch_id,
-                    pipeline_id=state.pipeline_id,
-                    images=state.images,
-                    segments=len(state.segments),
-                    scratch=scratch,
-                    shmid=shmid,
-                )
-                with contextlib.suppress(ConnectionError):
-                    # A child that is dead already is judged like any other.
-                    execution.order(go, (*state.segments, arena))
-                    execution.watch(self.control_fd)
-                code = judge(execution.end(), execution.frames)
-                return _conclude(module, state, arena, execution, code)
-            finally:
-                execution.close()
+                self.after = self._accept(execution.frames[0])
+            except ContentError as error:
+                self.code = Code.RESULT_INVALID
+                execution.log.add(f"\n{error}\n".encode())
+
+    def _accept(self, done: object) -> BatchState:
+        """Check a result and return it as the next state. Raises ContentError."""
+        state = self.before
+        if not isinstance(done, ModuleDone):
+            raise ContentError("no result")
+        if (done.batch_id, done.pipeline_id) != (state.batch_id, state.pipeline_id):
+            raise ContentError(
+                f"result is for batch {done.batch_id} of pipeline {done.pipeline_id}"
+            )
+        if done.images == state.images:
+            return state
+        segments = (*state.segments, self._arena)
+
+        def read(place: SegmentRange) -> bytes:
+            return read_range(segments[place.segment], place)
+
+        sizes = (*state.sizes, self._arena_bytes)
+        metadata = check_images(done.images, sizes, read, state.images, state.known)
+        known = dict(zip(done.images, metadata, strict=True))
+        return _compact(
+            replace(state, images=done.images, segments=segments, sizes=sizes, known=known)
+        )
+
+    def end(self) -> None:
+        """Kill the child if it still lives; `settle` must follow."""
+        if self.execution is not None and not self._is_settled:
+            self.execution.kill()
+
+    def settle(self) -> None:
+        """Bury the child and judge how it ended. Raises StuckChildError."""
+        execution = self.execution
+        if execution is None or self._is_settled:
+            return
+        self._is_settled = True
+        execution.await_death()
+        # Before it is reaped: the creator's number still means this child.
+        self.leaked_segments = sweep_sysv_segments((execution.pid,))[execution.pid]
+        execution.bury()
+        if self.shmid >= 0:
+            remove_segment(self.shmid)
+            self.shmid = -1
+        if self.code == Code.OK:
+            self.code = judge(execution.ending, execution.frames)
+
+    def stats(self) -> StageStats:
+        """Return what it cost, after `settle`."""
+        execution = self.execution
+        if execution is None:
+            return StageStats(name=self.module.step.name)
+        return StageStats(
+            name=self.module.step.name,
+            wall_s=execution.wall_s,
+            cpu_s=execution.cpu_s,
+            peak_rss_kb=execution.burial.peak_rss_kb,
+            bytes_in=self.before.size_bytes,
+            bytes_out=self.after.size_bytes if self.after and self.code == Code.OK else 0,
+            pid=execution.outer_pid,
+            orphans=self.orphans,
+            leaked_segments=self.leaked_segments,
+            log_bytes=execution.log.total_bytes,
+        )
+
+    def crash(self) -> CrashRecord:
+        """Say how it failed, after `settle`."""
+        step, execution = self.module.step, self.execution
+        record = CrashRecord(
+            code=self.code,
+            pipeline=self.before.pipeline_id,
+            module=step.index,
+            name=step.name,
+            batch_id=self.before.batch_id,
+            module_hash=module_hash(step.sha256),
+            last_log=self.refusal,
+        )
+        return record if execution is None else _describe(record, execution)
+
+    def log(self) -> str:
+        """Return the end of what it printed."""
+        return self.refusal if self.execution is None else self.execution.log.text()
+
+    def refuse(self, error: OSError) -> None:
+        """No process, descriptor or directory to be had: the batch fails, the host lives."""
+        self.code = Code.PIPE_CREATE
+        self.refusal = f"no process for {self.module.step.name}: {reason_of(error)}"
 
 
-def _conclude(
-    module: LoadedModule, state: BatchState, arena: int, execution: Execution, code: int
-) -> StageResult:
-    stats = _stats(module, state, execution)
-    if code == Code.OK:
-        try:
-            after = _accept(state, arena, execution.frames[0])
-            return StageResult(stats=replace(stats, bytes_out=after.size_bytes), state=after)
-        except ContentError as error:
-            code = Code.RESULT_INVALID
-            execution.log.add(f"\n{error}\n".encode())
-    crash = _crash(module, state, execution, code)
-    return StageResult(stats=stats, crash=crash, log=execution.log.text())
-
-
-def _accept(state: BatchState, arena: int, done: object) -> BatchState:
-    """Check a result and return it as the next state. Raises ContentError."""
-    if not isinstance(done, ModuleDone):
-        raise ContentError("no result")
-    if (done.batch_id, done.pipeline_id) != (state.batch_id, state.pipeline_id):
-        raise ContentError(f"result is for batch {done.batch_id} of pipeline {done.pipeline_id}")
-    freeze_arena(arena)
-    segments = (*state.segments, arena)
-    sizes = [segment_size(fd) for fd in segments]
-
-    def read(place: SegmentRange) -> bytes:
-        return read_range(segments[place.segment], place)
-
-    check_images(done.images, sizes, read, state.images)
-    return _compact(replace(state, images=done.images, segments=segments))
+def _places(state: BatchState, arenas: ArenaPool, mapped: int) -> tuple[tuple[int, ...], list[int]]:
+    """Say for each segment which arena it is, and which have to be passed."""
+    numbers, fds = [], []
+    for fd in state.segments:
+        arena = arenas.find(fd)
+        if arena is not None and arena.number < mapped:
+            numbers.append(arena.number)
+        elif arena is None and not state.uses_input:
+            numbers.append(UNUSED)
+        else:
+            numbers.append(BY_DESCRIPTOR)
+            fds.append(fd)
+    return tuple(numbers), fds
 
 
 def _compact(state: BatchState) -> BatchState:
     """Drop the segments that no image lies in; the input stays number 0."""
-    used = {place.segment for ref in state.images for place in (ref.meta, ref.pixels)}
-    kept = [index for index in range(len(state.segments)) if index == 0 or index in used]
-    if len(kept) == len(state.segments):
-        return state
+    used = {segment for ref in state.images for segment in (ref.meta.segment, ref.pixels.segment)}
+    uses_input = 0 in used
+    used.add(0)
+    if len(used) == len(state.segments):
+        return replace(state, uses_input=uses_input)
+    kept = sorted(used)
     number = {old: new for new, old in enumerate(kept)}
 
-    def move(place: SegmentRange) -> SegmentRange:
-        return replace(place, segment=number[place.segment])
+    def move(ref: ImageRef) -> ImageRef:
+        return ImageRef(
+            meta=ref.meta._replace(segment=number[ref.meta.segment]),
+            pixels=ref.pixels._replace(segment=number[ref.pixels.segment]),
+        )
 
-    images = tuple(ImageRef(meta=move(ref.meta), pixels=move(ref.pixels)) for ref in state.images)
-    return replace(state, images=images, segments=tuple(state.segments[i] for i in kept))
-
-
-def _stats(module: LoadedModule, state: BatchState, execution: Execution) -> StageStats:
-    return StageStats(
-        name=module.step.name,
-        wall_s=execution.wall_s,
-        cpu_s=execution.burial.cpu_s,
-        peak_rss_kb=execution.burial.peak_rss_kb,
-        bytes_in=state.size_bytes,
-        pid=execution.outer_pid,
-        orphans=execution.orphans,
-        leaked_segments=execution.leaked_segments,
-        log_bytes=execution.log.total_bytes,
+    return replace(
+        state,
+        images=tuple(move(ref) for ref in state.images),
+        segments=tuple(state.segments[i] for i in kept),
+        sizes=tuple(state.sizes[i] for i in kept),
+        known={move(ref): metadata for ref, metadata in state.known.items()},
+        uses_input=uses_input,
     )
 
 
-def _crash(module: LoadedModule, state: BatchState, execution: Execution, code: int) -> CrashRecord:
+def _flown_segment(state: BatchState, user: User | None) -> int:
+    """Make the System V segment for native code; the child fills it. Raises OSError."""
+    shmid = create_segment(batch_size(state.images))
+    try:
+        if user is not None:
+            give_segment(shmid, user.uid, user.gid)
+    except OSError:
+        remove_segment(shmid)
+        raise
+    return shmid
+
+
+def _describe(record: CrashRecord, execution: Execution) -> CrashRecord:
     frame = execution.frames[0] if execution.frames else None
-    died_of = execution.burial.signal if code == Code.SIGNAL else 0
+    burial = execution.burial
+    died_of = execution.ending.signal if record.code == Code.SIGNAL else 0
     exception, line = "", 0
     if isinstance(frame, ModuleRaised):
         exception, line = frame.exception, frame.line
@@ -192,35 +264,17 @@ def _crash(module: LoadedModule, state: BatchState, execution: Execution, code: 
         found = _FAULT_LINE.search(execution.log.text())
         line = int(found.group(1)) if found else 0
     reason = frame.reason if isinstance(frame, ModuleFailed | ModuleRaised) else ""
-    return CrashRecord(
-        code=code,
-        pipeline=state.pipeline_id,
-        module=module.step.index,
-        name=module.step.name,
+    return replace(
+        record,
         signal=died_of,
-        exit_status=execution.burial.status,
+        exit_status=burial.status,
         exception=exception,
         line=line,
-        peak_rss_kb=execution.burial.peak_rss_kb,
-        cpu_ms=round(execution.burial.cpu_s * 1000),
+        peak_rss_kb=burial.peak_rss_kb,
+        cpu_ms=round(execution.cpu_s * 1000),
         wall_ms=round(execution.wall_s * 1000),
-        batch_id=state.batch_id,
-        module_hash=module_hash(module.step.sha256),
         last_log=execution.log.last_line() or reason,
     )
-
-
-def _refused(module: LoadedModule, state: BatchState, error: OSError) -> StageResult:
-    crash = CrashRecord(
-        code=Code.PIPE_CREATE,
-        pipeline=state.pipeline_id,
-        module=module.step.index,
-        name=module.step.name,
-        batch_id=state.batch_id,
-        module_hash=module_hash(module.step.sha256),
-        last_log=f"no process for {module.step.name}: {reason_of(error)}",
-    )
-    return StageResult(stats=StageStats(name=module.step.name), crash=crash, log=str(error))
 
 
 def module_hash(sha256: str) -> bytes:
@@ -236,31 +290,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-@contextlib.contextmanager
-def _flown_segment(module: LoadedModule, state: BatchState, user: User | None) -> Iterator[int]:
-    """Give native code its System V segment; the child fills it, the host removes it."""
-    if not module.is_native:
-        yield -1
-        return
-    shmid = create_segment(batch_size(state.images))
-    try:
-        if user is not None:
-            give_segment(shmid, user.uid, user.gid)
-        yield shmid
-    finally:
-        remove_segment(shmid)
-
-
-@contextlib.contextmanager
-def _scratch_directory(root: str, user: User | None) -> Iterator[str]:
-    path = tempfile.mkdtemp(prefix="stage-", dir=root)
-    try:
-        if user is not None:
-            os.chown(path, user.uid, user.gid)
-        yield path
-    finally:
-        # A tree too deep to remove stays in the host's directory, which the forge removes.
-        with contextlib.suppress(RecursionError):
-            shutil.rmtree(path, ignore_errors=True)

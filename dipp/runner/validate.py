@@ -8,7 +8,7 @@ Source: dipp.md 8, defect D5, faults 38..45.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from dipp.batch import MAX_IMAGES
 from dipp.errors import Code, ContentError
@@ -23,17 +23,21 @@ def check_images(
     sizes: Sequence[int],
     read: ReadRange,
     known: Collection[ImageRef] = (),
+    decoded: Mapping[ImageRef, Metadata] | None = None,
 ) -> tuple[Metadata, ...]:
     """Return the metadata of the images. Raises ContentError (603) at the first lie.
 
     `sizes` are the real sizes of the segments in bytes. `read` returns the bytes of a range that
-    lies within its segment. `known` are images that were accepted before.
+    lies within its segment. `known` are images that were accepted before, `decoded` what was found
+    in those of them that need not be looked at again.
     """
+    decoded = decoded or {}
     if len(images) > MAX_IMAGES:
         raise _lie(0, f"{len(images)} images, at most {MAX_IMAGES}")
     accepted = set(known)
     return tuple(
-        _check_image(index, ref, sizes, read, ref in accepted) for index, ref in enumerate(images)
+        decoded.get(ref) or _check_image(index, ref, sizes, read, ref in accepted)
+        for index, ref in enumerate(images)
     )
 
 

@@ -47,7 +47,9 @@ class Policy:
     """What a module may use. `memory_bytes` is private memory beyond what its host has loaded.
 
     `processes` counts threads too. `user` is whom modules run as if the node is root; empty means
-    whoever the node is.
+    whoever the node is. `standby` children per module are kept ready while their private memory
+    stays below `standby_bytes`; 0 forks on demand. Of the memory of batches a host keeps
+    `keep_bytes` for the next one.
     """
 
     memory_bytes: int = 512 << 20
@@ -57,6 +59,9 @@ class Policy:
     processes: int = 64
     user: str = ""
     skipped_rungs: tuple[str, ...] = ()
+    standby: int = 1
+    standby_bytes: int = 96 << 20
+    keep_bytes: int = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -53,6 +54,15 @@ def outer_pid(pidfd: int, pid: int) -> int:
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
         numbers = [line.split()[1] for line in file if line.startswith("Pid:")]
     return int(numbers[0]) if numbers and int(numbers[0]) > 0 else pid
+
+
+def cpu_clock(pid: int) -> float:
+    """Return the processor seconds a child has used so far; 0 if that cannot be told."""
+    try:
+        # How the kernel numbers the clock of a process: clock_getcpuclockid(3).
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0.0
 
 
 def kill_group(pid: int, pidfd: int) -> None:
@@ -152,12 +162,27 @@ def child_pids() -> Iterator[int]:
     namespace from there inwards; ours is the last one of our own row, whatever follows it belongs
     to namespaces further in and must not be used here.
     """
-    me = os.readlink("/proc/self")
+    me = int(os.readlink("/proc/self"))
     own_column = len(_status_of("self").get(b"NSpid", b"0").split()) - 1
     for pid in all_pids():
-        fields = _status_of(str(pid))
-        if fields.get(b"PPid", b"").strip() == me.encode():
+        if _parent_of(pid) == me:
+            fields = _status_of(str(pid))
             yield int(fields.get(b"NSpid", b"%d" % pid).split()[own_column])
+
+
+def _parent_of(pid: int) -> int:
+    """Return the parent's number, 0 if the process is gone. Much quicker than its status."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        # The name before it may hold anything, also parentheses.
+        return int(os.read(fd, 1024).rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
 
 
 def _status_of(name: str) -> dict[bytes, bytes]:
@@ -170,16 +195,63 @@ def _status_of(name: str) -> dict[bytes, bytes]:
         return {}
 
 
-def sweep_sysv_segments(creators: Collection[int]) -> int:
-    """Remove the System V segments that those processes created; return how many."""
-    removed = 0
+def sweep_sysv_segments(creators: Collection[int]) -> Counter[int]:
+    """Remove the System V segments that those processes created; return how many of each."""
+    removed: Counter[int] = Counter()
     try:
-        with open("/proc/sysvipc/shm", encoding="ascii") as file:
+        with open("/proc/sysvipc/shm", "rb") as file:
             rows = [line.split() for line in file.readlines()[1:]]
     except FileNotFoundError:
         # A kernel without System V IPC has no segments to leak.
-        return 0
+        return removed
     for row in rows:
-        if int(row[4]) in creators and _LIBC.shmctl(int(row[1]), _IPC_RMID, None) == 0:
-            removed += 1
+        creator = int(row[4])
+        if creator in creators and _LIBC.shmctl(int(row[1]), _IPC_RMID, None) == 0:
+            removed[creator] += 1
     return removed
+
+
+class ForkWatch:
+    """Tells whether anything else than this process has forked in its PID namespace.
+
+    Looking for orphans means to read all of /proc, which is milliseconds. Where the kernel says
+    which number it gave out last, and all numbers are accounted for by our own forks, there are
+    none. Only for process 1 of a namespace: every number there was given to something below it.
+    """
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._last = 0
+        self._is_noisy = True
+        if os.getpid() == 1:
+            with contextlib.suppress(OSError):
+                self._fd = os.open("/proc/sys/kernel/ns_last_pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def can_tell(self) -> bool:
+        """Say whether the kernel answers; else it is never quiet."""
+        return self._fd >= 0
+
+    def note(self, pid: int) -> None:
+        """Account for a child of our own, at once after its fork."""
+        if pid != self._last + 1:
+            self._is_noisy = True
+        self._last = pid
+
+    @property
+    def is_quiet(self) -> bool:
+        """Say whether nothing but the children noted was forked since `settle`."""
+        return not self._is_noisy and self._ask() == self._last
+
+    def settle(self) -> None:
+        """Begin anew: whatever there was has been looked for."""
+        self._last = self._ask()
+        self._is_noisy = self._last < 0
+
+    def _ask(self) -> int:
+        if self._fd < 0:
+            return -1
+        try:
+            return int(os.pread(self._fd, 32, 0))
+        except (OSError, ValueError):
+            return -1

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Protocol
 
 from dipp.errors import Code, ContentError
@@ -60,6 +61,7 @@ class Number:
     """A number in one `struct` format; floats must be finite."""
 
     def __init__(self, form: str) -> None:
+        self.form = form
         self._struct = struct.Struct("<" + form)
 
     def write(self, out: bytearray, value: Any) -> None:
@@ -79,6 +81,23 @@ class Number:
 
 U8, U16, U32, U64 = Number("B"), Number("H"), Number("I"), Number("Q")
 I32, F64 = Number("i"), Number("d")
+
+
+class Flag:
+    """A bool as one byte, 0 or 1; in records only."""
+
+    form = "B"
+
+    def write(self, out: bytearray, value: Any) -> None:
+        """Append the byte."""
+        out.append(bool(value))
+
+    def read(self, reader: Reader) -> Any:
+        """Return the bool."""
+        return bool(reader.take(1)[0])
+
+
+FLAG = Flag()
 
 
 class Blob:
@@ -146,21 +165,112 @@ class Many:
         return tuple(self._item.read(reader) for _ in range(count))
 
 
+class Packed:
+    """A tuple of at most `limit` values of one `struct` format each; much quicker than `Many`.
+
+    `take` turns a value into the numbers of the format, `make` turns them back.
+    """
+
+    def __init__(
+        self,
+        form: str,
+        limit: int,
+        take: Callable[[Any], tuple[int, ...]],
+        make: Callable[..., Any],
+    ) -> None:
+        self._struct = struct.Struct("<" + form)
+        self._limit = limit
+        self._take = take
+        self._make = make
+
+    def write(self, out: bytearray, value: Any) -> None:
+        """Append count and values."""
+        if len(value) > self._limit:
+            raise FrameError(f"{len(value)} items, at most {self._limit}")
+        U32.write(out, len(value))
+        try:
+            for item in value:
+                out += self._struct.pack(*self._take(item))
+        except struct.error as error:
+            raise FrameError(f"{item!r} does not fit: {error}") from error
+
+    def read(self, reader: Reader) -> Any:
+        """Return the values."""
+        count = U32.read(reader)
+        if count > self._limit:
+            raise FrameError(f"{count} items before byte {reader.offset}, at most {self._limit}")
+        data = reader.take(count * self._struct.size)
+        return tuple(self._make(*numbers) for numbers in self._struct.iter_unpack(data))
+
+
 class Record:
-    """A dataclass as its fields in order."""
+    """A dataclass as its fields in order.
+
+    Numbers and flags that follow one another are one `struct`, which is much quicker.
+    """
 
     def __init__(self, kind: type, **fields: Field) -> None:
         self.kind = kind
-        self._fields = tuple(fields.items())
+        self._parts: list[tuple[tuple[str, ...], Field | _Row]] = []
+        row: dict[str, Number | Flag] = {}
+        for name, field in [*fields.items(), ("", None)]:
+            if isinstance(field, Number | Flag):
+                row[name] = field
+                continue
+            if row:
+                self._parts.append((tuple(row), _Row(row)))
+                row = {}
+            if field is not None:
+                self._parts.append(((name,), field))
 
     def write(self, out: bytearray, value: Any) -> None:
         """Append the fields."""
-        for name, field in self._fields:
-            field.write(out, getattr(value, name))
+        for names, part in self._parts:
+            if isinstance(part, _Row):
+                part.write(out, value)
+            else:
+                part.write(out, getattr(value, names[0]))
 
     def read(self, reader: Reader) -> Any:
         """Return a new object of the class."""
-        return self.kind(**{name: field.read(reader) for name, field in self._fields})
+        values: dict[str, Any] = {}
+        for names, part in self._parts:
+            if isinstance(part, _Row):
+                values.update(zip(names, part.read(reader), strict=True))
+            else:
+                values[names[0]] = part.read(reader)
+        return self.kind(**values)
+
+
+class _Row:
+    """Numbers and flags of a record that lie side by side."""
+
+    def __init__(self, fields: dict[str, Number | Flag]) -> None:
+        self._struct = struct.Struct("<" + "".join(field.form for field in fields.values()))
+        self._get = attrgetter(*fields)
+        self._is_single = len(fields) == 1
+        self._flags = tuple(i for i, f in enumerate(fields.values()) if isinstance(f, Flag))
+        self._floats = tuple(i for i, f in enumerate(fields.values()) if f.form == "d")
+
+    def write(self, out: bytearray, value: Any) -> None:
+        """Append the numbers."""
+        numbers = self._get(value)
+        try:
+            out += self._struct.pack(numbers) if self._is_single else self._struct.pack(*numbers)
+        except struct.error as error:
+            raise FrameError(f"{numbers!r} do not fit: {error}") from error
+
+    def read(self, reader: Reader) -> tuple[Any, ...]:
+        """Return the numbers."""
+        values = self._struct.unpack(reader.take(self._struct.size))
+        for index in self._floats:
+            if not math.isfinite(values[index]):
+                raise FrameError(f"{values[index]} before byte {reader.offset}")
+        if not self._flags:
+            return values
+        if any(values[index] > 1 for index in self._flags):
+            raise FrameError(f"a flag that is none before byte {reader.offset}")
+        return tuple(bool(v) if i in self._flags else v for i, v in enumerate(values))
 
 
 class Pair:

@@ -75,14 +75,18 @@ def set_limits(confinement: Confinement) -> None:
 
 
 def limit_memory(confinement: Confinement) -> None:
-    """Bound the address space to what is mapped now plus the module's allowance."""
+    """Bound the address space to what is mapped now plus the module's allowance.
+
+    The segments of a batch are mapped later; there must be room for them as well.
+    """
     # Not `open`: its text layers cost a fresh child a millisecond.
     fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     try:
         mapped = int(os.read(fd, 256).split()[0]) * resource.getpagesize()
     finally:
         os.close(fd)
-    ceiling = mapped + confinement.policy.memory_bytes
+    policy = confinement.policy
+    ceiling = mapped + policy.memory_bytes + policy.arena_bytes
     _lower(resource.RLIMIT_AS, ceiling, ceiling)
 
 

@@ -18,34 +18,34 @@ from csp.sched import Timer
 from dipp.errors import Code, ContentError
 from dipp.runner.channel import Channel, close_fds, expect_fds
 from dipp.runner.outcome import Assignment, collect_images
+from dipp.runner.progress import ProgressPage
 from dipp.runner.protocol import (
     BatchDone,
     BatchFailed,
+    BatchReleased,
     ChainLoaded,
     HostFault,
     LoadChain,
     LoadFailed,
     LoadingModule,
+    PoolFilled,
     Quit,
     RunBatch,
-    StageStarted,
 )
 from dipp.runner.stage import module_hash
 from dipp.runner.values import Chain, CrashRecord, Policy
 from dipp.runner.wire import FrameError
 from dipp.supervisor.table import TABLE, Action, Event, State
 
-Report = (
-    LoadingModule | ChainLoaded | LoadFailed | StageStarted | BatchDone | BatchFailed | HostFault
-)
+Report = LoadingModule | ChainLoaded | LoadFailed | BatchDone | BatchFailed | HostFault | PoolFilled
 _REPORTS: tuple[type[Report], ...] = (
     LoadingModule,
     ChainLoaded,
     LoadFailed,
-    StageStarted,
     BatchDone,
     BatchFailed,
     HostFault,
+    PoolFilled,
 )
 # Frames taken per wake-up, so that a host that talks without end cannot starve the node.
 _FRAMES_PER_WAKE = 32
@@ -99,7 +99,10 @@ class HostDriver:
         self._loop = loop
         self._owner = owner
         self._limits = limits
+        self.standby = 0
+        self.is_prepared = False
         self._control: Channel | None = None
+        self._progress: ProgressPage | None = None
         self._pidfd = -1
         self._timer: Timer | None = None
         self._code: int = Code.OK
@@ -111,6 +114,11 @@ class HostDriver:
     def is_idle(self) -> bool:
         """True if it can take a batch now."""
         return self.state is State.READY and not self.is_retired
+
+    @property
+    def position(self) -> int:
+        """The module that runs, as the host says; 0 for none."""
+        return self._progress.position if self._progress else 0
 
     def start(self, job: Assignment | None = None) -> None:
         """Begin its life, for a batch or to be warm."""
@@ -189,6 +197,7 @@ class HostDriver:
         self._control.set_blocking(False)
         self._loop.add_reader(self._control.fileno(), self._on_control)
         try:
+            self._progress = ProgressPage()
             self._owner.ask_forge(self, theirs)
         except OSError as error:
             self._reason = f"forge: {error}"
@@ -197,17 +206,28 @@ class HostDriver:
             theirs.close()
 
     def _send_chain(self) -> None:
-        self._send(LoadChain(chain=self.chain, policy=self._policy))
+        page = [self._progress.fd] if self._progress else []
+        self._send(LoadChain(chain=self.chain, policy=self._policy), page)
 
     def _send_batch(self) -> None:
         if self.job is None:
             return
         self._code, self._position, self._crash = Code.OK, 0, None
+        self.standby, self.is_prepared = 0, False
+        if self._progress is not None:
+            self._progress.show(0)
         self._send(
             RunBatch(batch_id=self.job.batch_id, images=self.job.images), [self.job.segment_fd]
         )
 
-    def _send(self, frame: LoadChain | RunBatch | Quit, fds: list[int] | None = None) -> None:
+    def release(self, batch_id: int) -> None:
+        """Let the host use the memory of a batch again."""
+        if self.state in (State.READY, State.RUNNING):
+            self._send(BatchReleased(batch_id=batch_id))
+
+    def _send(
+        self, frame: LoadChain | RunBatch | BatchReleased | Quit, fds: list[int] | None = None
+    ) -> None:
         try:
             if self._control is not None:
                 self._control.send(frame, fds or [])
@@ -220,13 +240,14 @@ class HostDriver:
         if job is None:
             return
         crash = self._crash or CrashRecord(code=self._code, last_log=self._reason)
-        step = next((s for s in self.chain.steps if s.index == self._position), None)
+        position = self._position or self.position
+        step = next((s for s in self.chain.steps if s.index == position), None)
         job.fail(
             replace(
                 crash,
                 code=self._code or Code.HOST_DIED,
                 pipeline=self.chain.pipeline_id,
-                module=self._position,
+                module=step.index if step else 0,
                 name=step.name if step else "",
                 module_hash=module_hash(step.sha256) if step else b"",
                 batch_id=job.batch_id,
@@ -255,6 +276,9 @@ class HostDriver:
             self._loop.remove_reader(self._control.fileno())
             self._control.close()
             self._control = None
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
 
     _ACTIONS: ClassVar[Mapping[Action, Callable[[HostDriver], None]]] = {
         Action.ASK_FORGE: _ask_forge,
@@ -293,10 +317,11 @@ class HostDriver:
             self._accept(report, fds)
             return
         close_fds(fds)
-        if isinstance(report, LoadingModule | StageStarted):
+        if isinstance(report, LoadingModule):
             self._position = report.position
-            if isinstance(report, StageStarted) and self.job is not None:
-                self.job.position = report.position
+        elif isinstance(report, PoolFilled):
+            self.standby, self.is_prepared = report.children, True
+            self._owner.host_changed(self)
         elif isinstance(report, ChainLoaded):
             self.rss_kb, self.missing_rungs = report.rss_kb, report.missing_rungs
             self._position = 0
@@ -318,7 +343,14 @@ class HostDriver:
             return
         try:
             arenas = expect_fds(fds, report.arenas)
-            completed = collect_images(job, report.images, arenas, report.stages)
+            completed = collect_images(
+                job,
+                report.images,
+                arenas,
+                report.stages,
+                latency_s=report.latency_s,
+                release=lambda: self.release(report.batch_id),
+            )
         except (ContentError, OSError) as error:
             self._reason = str(error)
             self.handle(Event.BROKEN, Code.RESULT_INVALID)

@@ -69,9 +69,11 @@ def test_descriptors_stay_constant_over_many_runs(harness, module):
     chain = make_chain(module("import os\ndef run(b, p): [os.dup(0) for _ in range(50)]"))
     harness.run_images(chain)
     family = [pid for pid in all_pids() if parent_of(pid) in (harness.forge_pid, os.getpid())]
+    harness.prepare()
     before = [_count_fds(pid) for pid in family]
     for _ in range(20):
         harness.run_images(chain)
+    harness.prepare()
     # A host closes its last ones just after it has answered.
     wait_until(lambda: all(_count_fds(pid) <= n for pid, n in zip(family, before, strict=True)))
 

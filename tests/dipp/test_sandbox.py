@@ -23,7 +23,7 @@ from dipp.sandbox.rungs import RUNGS, active_mask, active_names, merge
 from dipp.sandbox.trial import try_everything, try_ladder
 
 NOBODY = 65534
-POLICY = Policy(memory_bytes=64 << 20, file_bytes=4096, open_files=32)
+POLICY = Policy(memory_bytes=64 << 20, arena_bytes=1 << 20, file_bytes=4096, open_files=32)
 
 
 def become_nobody():

@@ -1,0 +1,259 @@
+"""Children that stand by: forked while the host has nothing else to do, one shot each.
+
+Driver; runs in the host. Per stage so many as the policy says, fewer if their memory would exceed
+its allowance. One that dies before its batch is replaced after a while, and not for ever: a module
+whose rehearsal kills it is forked on demand. Source: performance.md 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from dipp.runner.arena import ArenaPool, used_bytes
+from dipp.runner.child import Memory, Outfit
+from dipp.runner.execution import Execution
+from dipp.runner.loader import LoadedModule
+from dipp.runner.values import Policy
+from dipp.runner.wait import ForkWatch
+from dipp.sandbox.gear import Gear
+
+# After a child died while it stood by, or could not be forked.
+_PAUSE_S = 1.0
+_MAX_DEATHS = 3
+# What a child is taken to hold where the kernel does not say.
+_USUAL_BYTES = 4 << 20
+
+
+class Spawner:
+    """Forks children for the stages of one chain. `gear` may be exchanged."""
+
+    def __init__(
+        self,
+        modules: Sequence[LoadedModule],
+        arenas: ArenaPool,
+        *,
+        policy: Policy,
+        gear: Gear,
+        scratch_root: str,
+        control_fd: int,
+    ) -> None:
+        self.modules = modules
+        self.arenas = arenas
+        self.policy = policy
+        self.gear = gear
+        self.forks = ForkWatch()
+        self._scratch_root = scratch_root
+        self._control_fd = control_fd
+
+    def spawn(self, position: int, module: LoadedModule | None = None) -> Execution:
+        """Fork a child for the stage at that position, counted from 0. Raises OSError.
+
+        `module` takes the place of that stage's.
+        """
+        directory = self._make_directory()
+        outfit = Outfit(
+            module=module or self.modules[position],
+            policy=self.policy,
+            gear=self.gear,
+            directory=directory,
+            memory=self._memory(position),
+            parent_pid=os.getpid(),
+        )
+        try:
+            execution = Execution(outfit, self._control_fd)
+        except OSError:
+            remove_directory(directory)
+            raise
+        self.forks.note(execution.pid)
+        return execution
+
+    def _memory(self, position: int) -> Memory:
+        """Say what to map. What earlier batches touched, the next one will probably touch."""
+        own, before = self.arenas.of_stage(position), self.arenas.of_stage(position - 1)
+        scratch_fd = self.arenas.scratch_fd
+        return Memory(
+            arenas=tuple(arena.fd for arena in self.arenas.rotating),
+            own=own.number,
+            own_bytes=used_bytes(own.fd),
+            before=before.number,
+            before_bytes=used_bytes(before.fd) if position else 0,
+            scratch_fd=scratch_fd,
+            scratch_bytes=used_bytes(scratch_fd),
+        )
+
+    def _make_directory(self) -> str:
+        path = tempfile.mkdtemp(prefix="stage-", dir=self._scratch_root)
+        user = self.gear.user
+        if user is not None:
+            try:
+                os.chown(path, user.uid, user.gid)
+            except OSError:
+                os.rmdir(path)
+                raise
+        return path
+
+
+def remove_directory(path: str) -> None:
+    """Remove a scratch directory, which usually is empty.
+
+    A tree too deep to remove stays in the host's directory, which the forge removes.
+    """
+    try:
+        os.rmdir(path)
+    except OSError:
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def discard(execution: Execution) -> None:
+    """End a child that has run nothing. Raises StuckChildError."""
+    try:
+        execution.kill()
+        execution.await_death()
+        execution.bury()
+    finally:
+        execution.close()
+        remove_directory(execution.outfit.directory)
+
+
+@dataclass(slots=True)
+class _Stage:
+    waiting: deque[Execution]
+    deaths: int = 0
+    not_before: float = 0.0
+
+
+class StandbyPool:
+    """The children of a host that have no batch yet. Raises StuckChildError where one is ended."""
+
+    def __init__(self, spawner: Spawner) -> None:
+        self._spawner = spawner
+        self._stages = [_Stage(deque()) for _ in spawner.modules]
+        self._is_told = False
+
+    def take(self, position: int) -> Execution | None:
+        """Return a child that stands by for a stage, if there is one. It may have died."""
+        self._is_told = False
+        waiting = self._stages[position].waiting
+        return waiting.popleft() if waiting else None
+
+    def prepare(self, position: int) -> None:
+        """Fork a child now if none stands by for that stage, so that it is ready when needed."""
+        if position < len(self._stages) and not self._stages[position].waiting:
+            self._try_spawn(position)
+
+    def fill_one(self) -> bool:
+        """Fork the child that is missed most; False if none is, or none may be forked now."""
+        policy = self._spawner.policy
+        missing = [
+            (len(stage.waiting), position)
+            for position, stage in enumerate(self._stages)
+            if len(stage.waiting) < policy.standby and self._may_spawn(stage)
+        ]
+        if not missing or self._bytes_used() >= policy.standby_bytes:
+            return False
+        return self._try_spawn(min(missing)[1])
+
+    def _may_spawn(self, stage: _Stage) -> bool:
+        return stage.deaths < _MAX_DEATHS and time.monotonic() >= stage.not_before
+
+    def _try_spawn(self, position: int) -> bool:
+        stage = self._stages[position]
+        try:
+            stage.waiting.append(self._spawner.spawn(position))
+        except OSError:
+            # Short of something; when a batch needs the child, it is tried again and reported.
+            stage.not_before = time.monotonic() + _PAUSE_S
+            return False
+        return True
+
+    def pids(self) -> set[int]:
+        """Return the numbers of those that stand by."""
+        return {execution.pid for execution in self._everybody()}
+
+    def fds(self) -> list[int]:
+        """Return what to watch: children that get ready, and all whose end would be news."""
+        everybody = self._everybody()
+        return [e.fileno() for e in everybody if not e.is_ready] + [e.pidfd for e in everybody]
+
+    def notice(self, ready: Collection[int]) -> None:
+        """Take note of children that got ready or died, and end those that take too long."""
+        for position, stage in enumerate(self._stages):
+            for execution in list(stage.waiting):
+                if execution.fileno() in ready and not execution.is_ready:
+                    execution.listen()
+                late = not execution.is_ready and execution.age_s > _timeout_s(execution)
+                if execution.pidfd in ready or late:
+                    stage.waiting.remove(execution)
+                    self.mourn(position, execution)
+
+    def wait_s(self) -> float | None:
+        """Return after how many seconds there is something to do without any news."""
+        now = time.monotonic()
+        late = [_timeout_s(e) - e.age_s for e in self._everybody() if not e.is_ready]
+        standby = self._spawner.policy.standby
+        paused = [
+            stage.not_before - now
+            for stage in self._stages
+            if len(stage.waiting) < standby
+            and stage.deaths < _MAX_DEATHS
+            and stage.not_before > now
+        ]
+        return max(0.0, min([*late, *paused])) if late or paused else None
+
+    def newly_full(self) -> int | None:
+        """Return how many stand by, once, when all of them have got ready."""
+        everybody = self._everybody()
+        if self._is_told or not all(execution.is_ready for execution in everybody):
+            return None
+        self._is_told = True
+        return len(everybody)
+
+    def close(self) -> None:
+        """End all."""
+        for stage in self._stages:
+            while stage.waiting:
+                discard(stage.waiting.pop())
+
+    def mourn(self, position: int, execution: Execution) -> None:
+        """Bury a child that died while it stood by."""
+        stage = self._stages[position]
+        stage.deaths += 1
+        stage.not_before = time.monotonic() + _PAUSE_S
+        discard(execution)
+
+    def _everybody(self) -> list[Execution]:
+        return [execution for stage in self._stages for execution in stage.waiting]
+
+    def _bytes_used(self) -> int:
+        return sum(_private_bytes(execution) for execution in self._everybody())
+
+
+def _timeout_s(execution: Execution) -> float:
+    return execution.outfit.module.step.timeout_s
+
+
+def _private_bytes(execution: Execution) -> int:
+    """Return what a child holds for itself; what it says must not matter, so the kernel is asked.
+
+    It is asked once, when the child has got ready: it changes no more until there is a batch.
+    """
+    if execution.private_bytes is None and execution.is_ready:
+        execution.private_bytes = _ask_private_bytes(execution.outer_pid)
+    return _USUAL_BYTES if execution.private_bytes is None else execution.private_bytes
+
+
+def _ask_private_bytes(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            rows = [line.split() for line in file]
+    except OSError:
+        return None
+    return sum(int(row[1]) for row in rows if row[0].startswith(b"Private_")) << 10
