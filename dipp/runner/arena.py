@@ -27,8 +27,9 @@ _SEALS = _SIZE_SEALS | fcntl.F_SEAL_SEAL
 _POPULATE_READ, _POPULATE_WRITE = 22, 23
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _BLOCK_BYTES = 512
-# A stage writes one, reads the one before, and images may wait in a third.
-ROTATING = 3
+# A stage writes one and reads the other; fewer pages in use are warmer pages. Where images wait in
+# both, a spare one is taken.
+ROTATING = 2
 
 _HUGE_PAGE = 14
 _BUFFER_READ, _BUFFER_WRITE = 0x100, 0x200

@@ -135,9 +135,7 @@ class _Child:
             return 1
         go, fds = message
         report, status = self._execute(go, self._workspace(go, fds))
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush()
         if report is not None:
             # Without a channel there is no result, which the host will notice by itself.
             with contextlib.suppress(OSError):
@@ -187,8 +185,7 @@ class _Child:
             space = Workspace([b"", meta + b"\0"], memoryview(bytearray(1 << 16)), self._scratch)
             refs = self._module.rehearse(go, space, fully=fully)
             done = encode_frame(ModuleDone(batch_id=0, pipeline_id=0, images=tuple(refs)))
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             right.send_encoded(done)
             left.receive((ModuleDone,))
         finally:
@@ -215,6 +212,15 @@ class _Child:
             with contextlib.suppress(OSError, ValueError, MemoryError):
                 traceback.print_exception(error, limit=-_TRACEBACK_FRAMES)
             return _raised(error, self._module.step.path), 1
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        # The module has closed them.
+        return
 
 
 def _mapper(fd: int) -> Segment:

@@ -121,6 +121,29 @@ class Blob:
         return reader.take(length)
 
 
+class Octets:
+    """A tuple of at most `limit` (<= 255) numbers of one byte."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def write(self, out: bytearray, value: Any) -> None:
+        """Append count and numbers."""
+        if len(value) > self._limit:
+            raise FrameError(f"{len(value)} numbers, at most {self._limit}")
+        try:
+            out += bytes((len(value), *value))
+        except ValueError as error:
+            raise FrameError(f"{value!r} does not fit: {error}") from error
+
+    def read(self, reader: Reader) -> Any:
+        """Return the numbers."""
+        count = reader.take(1)[0]
+        if count > self._limit:
+            raise FrameError(f"{count} numbers before byte {reader.offset}, at most {self._limit}")
+        return tuple(reader.take(count))
+
+
 class Text:
     """UTF-8 text of at most `limit` bytes."""
 
