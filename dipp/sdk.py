@@ -19,8 +19,9 @@ Source: dipp.md 13.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,7 +30,7 @@ import numpy.typing as npt
 from dipp.errors import CODE_LIMIT, Code
 from dipp.manifest import REQUIRED, Manifest, Param, Params, ParamValue
 from dipp.metadata import ItemValue, Metadata
-from dipp.workspace import ENCODING_ITEM, ImageRef, ModuleError, SegmentRange, Workspace
+from dipp.workspace import ENCODING_ITEM, ImageRef, ModuleError, SeenImage, SegmentRange, Workspace
 
 __all__ = [
     "REQUIRED",
@@ -52,6 +53,8 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _BITS = {dtype: bits for bits, dtype in _DTYPES.items()}
 Pixels = npt.NDArray[Any]
+# Height, width, channels, bits per pixel, whether encoded.
+_Shape = tuple[int, int, int, int, int]
 
 
 def fail(code: int, reason: str = "") -> NoReturn:
@@ -64,7 +67,7 @@ def fail(code: int, reason: str = "") -> NoReturn:
 class Image:
     """One image of a batch. Pixels are shared memory: read them freely, write only via `edit`."""
 
-    __slots__ = ("_meta_ref", "_metadata", "_pixels_ref", "_space")
+    __slots__ = ("_meta_ref", "_metadata", "_pixels_ref", "_shape", "_space")
 
     def __init__(
         self,
@@ -72,26 +75,37 @@ class Image:
         metadata: Metadata | None,
         pixels: SegmentRange,
         meta_ref: SegmentRange | None = None,
+        shape: _Shape | None = None,
     ) -> None:
         self._space = space
         self._metadata = metadata
         self._pixels_ref = pixels
         self._meta_ref = meta_ref
+        # What most modules ask for, so that most need not decode the metadata; None: decode them.
+        self._shape = shape
 
     @property
     def metadata(self) -> Metadata:
         """What is known about the image; change it with `update` and `add_item`."""
         if self._metadata is None:
-            # Decoded at first use: many a module does not look.
             if self._meta_ref is None:
                 raise ModuleError(Code.BATCH_INVALID, "image without metadata")
             self._metadata = Metadata.decode(self._space.view(self._meta_ref))
         return self._metadata
 
+    def _seen(self) -> _Shape:
+        shape = self._shape
+        if shape is None:
+            meta = self.metadata
+            encoded = meta.item(ENCODING_ITEM) is not None
+            shape = (meta.height, meta.width, meta.channels, meta.bits_pixel, encoded)
+            self._shape = shape
+        return shape
+
     @property
     def is_encoded(self) -> bool:
         """True if the bytes are a compressed file (item `enc` names the format)."""
-        return bool(self.metadata.item(ENCODING_ITEM))
+        return bool(self._seen()[4])
 
     @property
     def data(self) -> memoryview:
@@ -101,7 +115,7 @@ class Image:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of one sample, from `bits_pixel`."""
-        bits = self.metadata.bits_pixel
+        bits = self._seen()[3]
         if bits <= 16:
             return _DTYPES[8 if bits <= 8 else 16]
         if bits == 32:
@@ -111,9 +125,8 @@ class Image:
     @property
     def shape(self) -> tuple[int, ...]:
         """(height, width) or, with more than one channel, (height, width, channels)."""
-        meta = self.metadata
-        flat = (meta.height, meta.width)
-        return (*flat, meta.channels) if meta.channels > 1 else flat
+        height, width, channels, _, _ = self._seen()
+        return (height, width, channels) if channels > 1 else (height, width)
 
     @property
     def pixels(self) -> Pixels:
@@ -131,7 +144,7 @@ class Image:
         return self._array(self._space.writable(self._pixels_ref))
 
     def _array(self, view: memoryview) -> Pixels:
-        count = int(np.prod(self.shape, dtype=np.int64))
+        count = math.prod(self.shape)
         if self.is_encoded or count * self.dtype.itemsize != len(view):
             encoding = self.metadata.item(ENCODING_ITEM)
             raise ModuleError(
@@ -185,7 +198,7 @@ class Image:
         return value
 
     def _set_metadata(self, metadata: Metadata) -> None:
-        self._metadata, self._meta_ref = metadata, None
+        self._metadata, self._meta_ref, self._shape = metadata, None, None
 
     # -- results
 
@@ -204,6 +217,11 @@ class Image:
         `data` is a compressed file, then name its format with `encoding`. With neither, the same
         pixels are shared. `changes` are metadata fields.
         """
+        if pixels is not None and encoding is None and not changes:
+            place = self._place(pixels)
+            if self._describes(pixels, place):
+                # Nothing about it has changed but the samples.
+                return Image(self._space, self._metadata, place, self._meta_ref, self._shape)
         metadata, place = self.metadata, self._pixels_ref
         if pixels is not None:
             metadata, place = self._from_array(pixels)
@@ -215,6 +233,22 @@ class Image:
             metadata = metadata.replace(items=(*others, (ENCODING_ITEM, encoding)))
         return Image(self._space, metadata.replace(**changes), place)
 
+    def _place(self, pixels: Pixels) -> SegmentRange:
+        """Say where an array is, or put it into the output memory."""
+        place = self._space.locate(pixels)
+        if place is None:
+            place = self._space.store(np.ascontiguousarray(pixels).reshape(-1).data)
+        return place
+
+    def _describes(self, pixels: Pixels, place: SegmentRange) -> bool:
+        """Say whether the metadata are right for that array as they are."""
+        return (
+            place.length == self._pixels_ref.length
+            and not self.is_encoded
+            and pixels.shape == self.shape
+            and pixels.dtype == self.dtype
+        )
+
     def _from_array(self, pixels: Pixels) -> tuple[Metadata, SegmentRange]:
         bits = _BITS.get(pixels.dtype)
         if bits is None or pixels.ndim not in (2, 3):
@@ -224,9 +258,7 @@ class Image:
             )
         if bits == 16 and 8 < self.metadata.bits_pixel < 16:
             bits = self.metadata.bits_pixel
-        place = self._space.locate(pixels)
-        if place is None:
-            place = self._space.store(np.ascontiguousarray(pixels).reshape(-1).data)
+        place = self._place(pixels)
         metadata = self.metadata.replace(
             size=place.length,
             height=pixels.shape[0],
@@ -247,14 +279,34 @@ class Image:
 class Batch:
     """The images a module works on. `images` is a plain list; what it holds at the end goes on."""
 
+    __slots__ = ("_images", "_seen", "_space", "batch_id", "dropped", "pipeline_id")
+
     def __init__(
-        self, images: Iterable[Image], *, space: Workspace, pipeline_id: int, batch_id: int
+        self, seen: Sequence[SeenImage], space: Workspace, pipeline_id: int, batch_id: int
     ) -> None:
-        self.images = list(images)
+        self._seen = seen
+        self._images: list[Image] | None = None
         self.pipeline_id = pipeline_id
         self.batch_id = batch_id
         self.dropped: list[tuple[Image, str]] = []
         self._space = space
+
+    @property
+    def images(self) -> list[Image]:
+        """The images: change, remove, append."""
+        if self._images is None:
+            space = self._space
+            self._images = [Image(space, None, s.pixels, s.meta, s[6:]) for s in self._seen]
+        return self._images
+
+    @images.setter
+    def images(self, images: Iterable[Image]) -> None:
+        self._images = list(images)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nobody has looked at the images, so that all go on as they are. Runner only."""
+        return self._images is None
 
     def __iter__(self) -> Iterator[Image]:
         # Over a copy, so that a loop may drop and append.
@@ -267,9 +319,9 @@ class Batch:
     def from_refs(
         cls, refs: Iterable[ImageRef], space: Workspace, *, pipeline_id: int, batch_id: int
     ) -> Batch:
-        """Build the batch a module sees. Runner only."""
-        images = [Image(space, None, ref.pixels, ref.meta) for ref in refs]
-        return cls(images, space=space, pipeline_id=pipeline_id, batch_id=batch_id)
+        """Build the batch a module sees, from references alone. Raises ContentError (305)."""
+        seen = [SeenImage.of(ref, Metadata.decode(space.view(ref.meta))) for ref in refs]
+        return cls(seen, space, pipeline_id, batch_id)
 
     def allocate(
         self, shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeroed: bool = True

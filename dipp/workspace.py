@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dipp.batch import ALIGNMENT_BYTES, Buffer
 from dipp.errors import Code, ContentError
+from dipp.metadata import Metadata
 
 # The metadata item that names the format of compressed pixels; without it they are samples.
 ENCODING_ITEM = "enc"
@@ -53,6 +54,53 @@ class ImageRef(NamedTuple):
 
     meta: SegmentRange
     pixels: SegmentRange
+
+
+class SeenImage(NamedTuple):
+    """An image as a module gets it: where it is, and what of its metadata nearly all ask for.
+
+    Flat, because it is made and sent for every module and image. `is_encoded` is 0 or 1.
+    """
+
+    meta_segment: int
+    meta_offset: int
+    meta_length: int
+    pixel_segment: int
+    pixel_offset: int
+    pixel_length: int
+    height: int
+    width: int
+    channels: int
+    bits_pixel: int
+    is_encoded: int
+
+    @classmethod
+    def of(cls, ref: ImageRef, metadata: Metadata) -> SeenImage:
+        """Put reference and metadata together."""
+        return cls(
+            *ref.meta,
+            *ref.pixels,
+            metadata.height,
+            metadata.width,
+            metadata.channels,
+            metadata.bits_pixel,
+            metadata.item(ENCODING_ITEM) is not None,
+        )
+
+    @property
+    def meta(self) -> SegmentRange:
+        """Where the encoded metadata are."""
+        return SegmentRange(*self[:3])
+
+    @property
+    def pixels(self) -> SegmentRange:
+        """Where the pixels are."""
+        return SegmentRange(*self[3:6])
+
+    @property
+    def ref(self) -> ImageRef:
+        """Where it is."""
+        return ImageRef(self.meta, self.pixels)
 
 
 Segment = Buffer | Callable[[], Buffer]

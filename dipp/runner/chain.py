@@ -15,16 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dipp.batch import encode_batch, split_blocks
-from dipp.errors import Code
+from dipp.errors import Code, ContentError
 from dipp.metadata import Metadata
-from dipp.runner.arena import ArenaPool, segment_size
+from dipp.runner.arena import ArenaPool, read_range, segment_size
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule, StandIn
 from dipp.runner.outcome import ref_of
 from dipp.runner.pool import Spawner, StandbyPool, remove_directory
 from dipp.runner.protocol import BatchDone, RunBatch, decode_frame, encode_frame
 from dipp.runner.stage import BatchState, Stage
-from dipp.runner.values import StageStats
+from dipp.runner.validate import check_images
+from dipp.runner.values import CrashRecord, StageStats
 from dipp.runner.wait import sweep_orphans, sweep_sysv_segments
 
 # How much the last run of a module counts in what is expected of the next.
@@ -33,12 +34,13 @@ _WEIGHT = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainResult:
-    """What became of a batch. `failed` is the stage that is to blame; `state` is None then."""
+    """What became of a batch: `state`, or `crash` and the end of what the module printed."""
 
-    state: BatchState | None
-    stages: tuple[StageStats, ...]
-    failed: Stage | None
-    latency_s: float
+    state: BatchState | None = None
+    stages: tuple[StageStats, ...] = ()
+    crash: CrashRecord | None = None
+    log: str = ""
+    latency_s: float = 0.0
 
 
 class ChainRunner:
@@ -55,10 +57,20 @@ class ChainRunner:
         self._expected_s = [0.0] * len(self._modules)
 
     def run(self, order: RunBatch, pipeline_id: int, input_fd: int) -> ChainResult:
-        """Run a batch. Raises StuckChildError, ContentError if the input is no segment."""
+        """Run a batch. Raises StuckChildError."""
         started = time.monotonic()
-        state: BatchState | None = _first_state(order, pipeline_id, input_fd)
         stages = self._stages = []
+        try:
+            state: BatchState | None = _first_state(order, pipeline_id, input_fd)
+        except ContentError as error:
+            # Whoever owns the input has changed it since the node looked.
+            crash = CrashRecord(
+                code=Code.BATCH_INVALID,
+                pipeline=pipeline_id,
+                batch_id=order.batch_id,
+                last_log=str(error),
+            )
+            return ChainResult(crash=crash)
         for position, module in enumerate(self._modules):
             # An empty batch is legal and ends the chain early. Source: aurora.md 3.
             if state is None or not state.images:
@@ -74,7 +86,8 @@ class ChainRunner:
         return ChainResult(
             state=None if failed else state,
             stages=tuple(stage.stats() for stage in stages),
-            failed=failed,
+            crash=failed.crash() if failed else None,
+            log=failed.log() if failed else "",
             latency_s=latency_s,
         )
 
@@ -168,10 +181,15 @@ class ChainRunner:
 
 
 def _first_state(order: RunBatch, pipeline_id: int, input_fd: int) -> BatchState:
+    size = segment_size(input_fd)
+    found = check_images(
+        order.images, (size,), lambda place: read_range(input_fd, place), order.images
+    )
     return BatchState(
         batch_id=order.batch_id,
         pipeline_id=pipeline_id,
         images=order.images,
         segments=(input_fd,),
-        sizes=(segment_size(input_fd),),
+        sizes=(size,),
+        known={ref.meta: each for ref, each in zip(order.images, found, strict=True)},
     )

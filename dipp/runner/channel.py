@@ -83,6 +83,13 @@ class Channel:
             close_fds(fds)
             raise
 
+    def receive_encoded(self) -> bytes:
+        """Return the bytes of the next frame, none at the end of the connection. Raises OSError.
+
+        Descriptors that come with it are closed.
+        """
+        return bytes(memoryview(_BUFFER)[: self.sock.recv_into(_BUFFER)])
+
     def close(self) -> None:
         """Close this end."""
         self.sock.close()

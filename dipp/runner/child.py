@@ -12,16 +12,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from dipp.errors import Code, DippError
 from dipp.metadata import Metadata
 from dipp.runner.arena import map_for_good
-from dipp.runner.channel import Channel
+from dipp.runner.channel import MAX_FDS, Channel
 from dipp.runner.forking import reseed
 from dipp.runner.loader import ErrorPipe, LoadedModule
 from dipp.runner.protocol import (
@@ -32,7 +35,9 @@ from dipp.runner.protocol import (
     Go,
     ModuleDone,
     ModuleFailed,
+    ModuleForwarded,
     ModuleRaised,
+    decode_go,
     encode_frame,
 )
 from dipp.runner.values import Policy, clip
@@ -41,7 +46,7 @@ from dipp.sandbox.gear import Gear
 from dipp.sandbox.ladder import climb
 from dipp.sandbox.limits import Confinement
 from dipp.sdk import ModuleError
-from dipp.workspace import ImageRef, Segment, SegmentRange, Workspace
+from dipp.workspace import ImageRef, SeenImage, Segment, SegmentRange, Workspace
 
 # Deeper frames of a traceback say nothing new and push the message out of the log tail.
 _TRACEBACK_FRAMES = 12
@@ -76,7 +81,9 @@ class Outfit:
     parent_pid: int
 
 
-def run_child(channel: Channel, outfit: Outfit, log_fd: int, pipe: tuple[int, ...]) -> NoReturn:
+def run_child(
+    channel: Channel, passing: socket.socket, outfit: Outfit, log_fd: int, pipe: tuple[int, ...]
+) -> NoReturn:
     """Get ready, wait for the order, run the module, report, stay. Never returns."""
     status = 1
     try:
@@ -84,7 +91,7 @@ def run_child(channel: Channel, outfit: Outfit, log_fd: int, pipe: tuple[int, ..
         os.dup2(log_fd, 2)
         # The interpreter ignores this signal; a module shall die of it like any program.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        status = _Child(channel, outfit, pipe).follow()
+        status = _Child(channel, passing, outfit, pipe).follow()
     except BaseException:  # boundary: nothing may unwind into the host's code
         traceback.print_exc(limit=_TRACEBACK_FRAMES)
     finally:
@@ -92,14 +99,17 @@ def run_child(channel: Channel, outfit: Outfit, log_fd: int, pipe: tuple[int, ..
 
 
 class _Child:
-    def __init__(self, channel: Channel, outfit: Outfit, pipe: tuple[int, ...]) -> None:
+    def __init__(
+        self, channel: Channel, passing: socket.socket, outfit: Outfit, pipe: tuple[int, ...]
+    ) -> None:
         self._channel = channel
+        self._passing = passing
         self._module = outfit.module
         self._pipe: ErrorPipe | None = (pipe[0], pipe[1]) if len(pipe) == 2 else None
         reseed()
         self._map(outfit.memory)
         self._rehearse(fully=False, segment_fd=outfit.memory.scratch_fd)
-        self._confine(outfit, (channel.fileno(), *pipe))
+        self._confine(outfit, (channel.fileno(), passing.fileno(), *pipe))
 
     def _map(self, memory: Memory) -> None:
         self._arenas = [
@@ -130,11 +140,11 @@ class _Child:
         """Rehearse, wait, run, report; return the exit status."""
         self._rehearse(fully=True)
         self._channel.send(ChildReady())
-        message = self._channel.receive((Go,))
-        if message is None:
+        order = self._channel.receive_encoded()
+        if not order:
             return 1
-        go, fds = message
-        report, status = self._execute(go, self._workspace(go, fds))
+        go = decode_go(order)
+        report, status = self._execute(go, self._workspace(go, self._passing))
         _flush()
         if report is not None:
             # Without a channel there is no result, which the host will notice by itself.
@@ -146,21 +156,19 @@ class _Child:
                 self._channel.sock.recv(1)
         return status
 
-    def _workspace(self, go: Go, fds: list[int]) -> Workspace:
+    def _workspace(self, go: Go, passing: socket.socket) -> Workspace:
+        passed = _Passed(passing)
         arena = self._arena
         if go.fresh:
-            fd = fds.pop()
-            arena = map_for_good(fd, writable=True)
-            os.close(fd)
-        passed = iter(fds)
-        segments: list[Segment] = [
-            _mapper(next(passed))
-            if number == BY_DESCRIPTOR
-            else b""
-            if number == UNUSED
-            else self._arenas[number]
-            for number in go.segments
-        ]
+            arena = passed.map(-1, writable=True)
+        segments: list[Segment] = []
+        position = 0
+        for number in go.segments:
+            if number == BY_DESCRIPTOR:
+                segments.append(partial(passed.map, position))
+                position += 1
+            else:
+                segments.append(b"" if number == UNUSED else self._arenas[number])
         return Workspace(segments, arena, self._scratch)
 
     def _rehearse(self, *, fully: bool, segment_fd: int = -1) -> None:
@@ -170,24 +178,24 @@ class _Child:
         a page at a time, which is better done before than while a batch waits. Foreign code runs
         confined only; descriptors are to be had before that only.
         """
-        meta = Metadata(width=1, height=1, channels=1, bits_pixel=8, size=1, camera="x").encode()
-        ref = ImageRef(
-            meta=SegmentRange(segment=1, offset=0, length=len(meta)),
-            pixels=SegmentRange(segment=1, offset=len(meta), length=1),
-        )
+        meta = Metadata(width=1, height=1, channels=1, bits_pixel=8, size=1, camera="x")
+        encoded = meta.encode()
+        size = len(encoded)
+        ref = ImageRef(SegmentRange(1, 0, size), SegmentRange(1, size, 1))
+        go = Go(0, 0, (SeenImage.of(ref, meta),), (BY_DESCRIPTOR,), hold=True)
         left, right = Channel.pair()
         try:
-            go = Go(batch_id=0, pipeline_id=0, images=(ref,), segments=(BY_DESCRIPTOR,), hold=True)
-            left.send(go, [segment_fd] if segment_fd >= 0 else [])
-            message = right.receive((Go,))
-            if message is not None and message[1]:
-                self._workspace(*message).view(SegmentRange(segment=0, offset=0, length=1))
-            space = Workspace([b"", meta + b"\0"], memoryview(bytearray(1 << 16)), self._scratch)
-            refs = self._module.rehearse(go, space, fully=fully)
-            done = encode_frame(ModuleDone(batch_id=0, pipeline_id=0, images=tuple(refs)))
+            if segment_fd >= 0:
+                socket.send_fds(left.sock, [b"f"], [segment_fd])
+                space = self._workspace(go, right.sock)
+                space.view(SegmentRange(segment=0, offset=0, length=1))
+            left.send(go)
+            order = decode_go(right.receive_encoded())
+            space = Workspace([b"", encoded + b"\0"], memoryview(bytearray(1 << 16)), self._scratch)
+            report = _report(order, 0, self._module.rehearse(order, space, fully=fully))
             _flush()
-            right.send_encoded(done)
-            left.receive((ModuleDone,))
+            right.send_encoded(report)
+            left.receive_encoded()
         finally:
             left.close()
             right.close()
@@ -196,8 +204,7 @@ class _Child:
         """Return what to report, encoded, and the exit status."""
         try:
             pipeline_id, refs = self._module.execute(go, space, self._pipe)
-            done = ModuleDone(batch_id=go.batch_id, pipeline_id=pipeline_id, images=tuple(refs))
-            return encode_frame(done), 0
+            return _report(go, pipeline_id, refs), 0
         except ModuleError as error:
             return _failed(error.code, error.reason), 1
         except FrameError as error:
@@ -223,13 +230,32 @@ def _flush() -> None:
         return
 
 
-def _mapper(fd: int) -> Segment:
-    def use() -> memoryview:
-        view = map_for_good(fd)
+def _report(go: Go, pipeline_id: int, refs: Sequence[ImageRef] | None) -> bytes:
+    """Encode a result. Raises FrameError."""
+    if refs is None:
+        if pipeline_id == go.pipeline_id:
+            return encode_frame(ModuleForwarded(batch_id=go.batch_id))
+        refs = [image.ref for image in go.images]
+    return encode_frame(
+        ModuleDone(batch_id=go.batch_id, pipeline_id=pipeline_id, images=tuple(refs))
+    )
+
+
+class _Passed:
+    """Descriptors that came with an order; nobody fetches them before they are needed."""
+
+    def __init__(self, passing: socket.socket) -> None:
+        self._passing = passing
+        self._fds: list[int] | None = None
+
+    def map(self, position: int, *, writable: bool = False) -> memoryview:
+        """Map the segment at that position. Raises OSError, IndexError."""
+        if self._fds is None:
+            self._fds = socket.recv_fds(self._passing, 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)[1]
+        fd = self._fds[position]
+        view = map_for_good(fd, writable=writable)
         os.close(fd)
         return view
-
-    return use
 
 
 def _failed(code: int, reason: str) -> bytes:

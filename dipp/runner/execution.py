@@ -12,13 +12,22 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Sequence
 
 from dipp.runner.channel import Channel, close_fds
 from dipp.runner.child import Outfit, run_child
 from dipp.runner.forking import fork_single
-from dipp.runner.protocol import ChildReady, Frame, Go, ModuleDone, ModuleFailed, ModuleRaised
+from dipp.runner.protocol import (
+    ChildReady,
+    Frame,
+    Go,
+    ModuleDone,
+    ModuleFailed,
+    ModuleForwarded,
+    ModuleRaised,
+)
 from dipp.runner.tail import LogTail
 from dipp.runner.verdict import Cut, Ending
 from dipp.runner.wait import (
@@ -32,8 +41,14 @@ from dipp.runner.wait import (
 )
 from dipp.runner.wire import FrameError
 
-_Answer = ModuleDone | ModuleFailed | ModuleRaised | ChildReady
-_ANSWERS: tuple[type[_Answer], ...] = (ModuleDone, ModuleFailed, ModuleRaised, ChildReady)
+_Answer = ModuleDone | ModuleForwarded | ModuleFailed | ModuleRaised | ChildReady
+_ANSWERS: tuple[type[_Answer], ...] = (
+    ModuleDone,
+    ModuleForwarded,
+    ModuleFailed,
+    ModuleRaised,
+    ChildReady,
+)
 # One is right, two are a lie; more need not be looked at.
 _MAX_FRAMES = 2
 _CHUNK_BYTES = 1 << 16
@@ -68,10 +83,11 @@ class Execution:
         log_fd, log_write_fd = os.pipe2(os.O_CLOEXEC)
         self._log_fd = log_fd
         self._channel, theirs = Channel.pair()
+        self._passing, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.pid = fork_single()
             if self.pid == 0:
-                run_child(theirs, outfit, log_write_fd, self._error_pipe)
+                run_child(theirs, receiving, outfit, log_write_fd, self._error_pipe)
             self.pidfd = os.pidfd_open(self.pid)
             self.outer_pid = outer_pid(self.pidfd, self.pid)
         except OSError:
@@ -80,6 +96,7 @@ class Execution:
         finally:
             # At once: while the parent holds these ends, no end of file is ever seen.
             theirs.close()
+            receiving.close()
             os.close(log_write_fd)
         self._channel.set_blocking(False)
         os.set_blocking(log_fd, False)
@@ -115,7 +132,9 @@ class Execution:
         """Let the child run; the deadline counts from here."""
         self._cpu_before_s = cpu_clock(self.pid)
         self._started = time.monotonic()
-        self._channel.send(go, fds)
+        if fds:
+            socket.send_fds(self._passing, [b"f"], list(fds))
+        self._channel.send(go)
 
     def watch(self) -> None:
         """Wait for the result, or until it has exited, is late, or the control socket hangs up."""
@@ -144,7 +163,7 @@ class Execution:
     @property
     def has_result(self) -> bool:
         """Say whether it has sent a result, and nothing else."""
-        return len(self.frames) == 1 and isinstance(self.frames[0], ModuleDone)
+        return len(self.frames) == 1 and isinstance(self.frames[0], ModuleDone | ModuleForwarded)
 
     @property
     def _has_spoken(self) -> bool:
@@ -189,6 +208,7 @@ class Execution:
     def close(self) -> None:
         """Give back the descriptors."""
         self._channel.close()
+        self._passing.close()
         close_fds([fd for fd in (self._log_fd, self.pidfd, *self._error_pipe) if fd >= 0])
         self.pidfd = -1
 

@@ -210,11 +210,10 @@ class _Host:
         self._control.send(done, arenas)
 
     def _report_failure(self, order: RunBatch, result: ChainResult) -> None:
-        failed = result.failed
         report = BatchFailed(
             batch_id=order.batch_id,
-            crash=failed.crash().encode() if failed else b"",
-            log=failed.log()[-LOG_LIMIT_CHARS:] if failed else "",
+            crash=result.crash.encode() if result.crash else b"",
+            log=result.log[-LOG_LIMIT_CHARS:],
             stages=result.stages,
         )
         self._control.send(report)

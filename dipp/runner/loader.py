@@ -37,10 +37,10 @@ class LoadedModule(Protocol):
 
     def execute(
         self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
-    ) -> tuple[int, Sequence[ImageRef]]:
-        """Run on a batch; return the pipeline id and the images it reports."""
+    ) -> tuple[int, Sequence[ImageRef] | None]:
+        """Run on a batch; return the pipeline id and the images it reports, None: those it got."""
 
-    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
+    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef] | None:
         """Go through everything but the module's `run`, to have it in memory.
 
         `fully` includes what the module offers for it.
@@ -95,7 +95,7 @@ class PythonModule:
         if hasattr(module, "rehearse"):
             self._rehearse = _function(module, "rehearse", step)
 
-    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
+    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef] | None:
         """Do everything for an image of one byte. Raises whatever the module's hook raises."""
         if fully and self._rehearse is not None:
             self._rehearse(self.params)
@@ -103,16 +103,18 @@ class PythonModule:
 
     def execute(
         self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
-    ) -> tuple[int, Sequence[ImageRef]]:
+    ) -> tuple[int, Sequence[ImageRef] | None]:
         """Run on a batch. Raises whatever the module raises."""
         return self._call(self._run, go, space)
 
     def _call(
         self, run: Callable[[Batch, Params], object], go: Go, space: Workspace
-    ) -> tuple[int, Sequence[ImageRef]]:
-        batch = Batch.from_refs(go.images, space, pipeline_id=go.pipeline_id, batch_id=go.batch_id)
+    ) -> tuple[int, Sequence[ImageRef] | None]:
+        batch = Batch(go.images, space, go.pipeline_id, go.batch_id)
         result = run(batch, self.params)
-        if result is None:
+        if result is None or result is batch:
+            if batch.is_untouched:
+                return batch.pipeline_id, None
             result = batch
         if not isinstance(result, Batch):
             raise ModuleError(Code.RESULT_INVALID, f"run returned {type(result).__name__}")
@@ -145,7 +147,7 @@ class NativeModule:
 
     def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
         """Do nothing: only `run` itself would tell anything, and it may have effects."""
-        return go.images
+        return [image.ref for image in go.images]
 
     def execute(
         self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
@@ -178,7 +180,7 @@ class StandIn:
 
     def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
         """Do nothing: it is a rehearsal."""
-        return go.images
+        return [image.ref for image in go.images]
 
 
 def execute_source(step: ModuleStep, content: bytes) -> types.ModuleType:

@@ -17,7 +17,7 @@ from dipp.batch import META_SIZE, split_blocks
 from dipp.errors import Code, ContentError
 from dipp.manifest import ParamValue
 from dipp.runner.protocol import Go
-from dipp.workspace import ImageRef, ModuleError, SegmentRange, Workspace
+from dipp.workspace import ImageRef, ModuleError, SeenImage, SegmentRange, Workspace
 
 _IPC_PRIVATE, _IPC_CREAT, _IPC_RMID, _IPC_SET, _IPC_STAT = 0, 0o1000, 0, 1, 2
 _SHMAT_FAILED = ctypes.c_void_p(-1).value
@@ -168,7 +168,7 @@ class NativeLibrary:
                 remove_segment(result.shmid)
 
 
-def batch_size(images: Sequence[ImageRef]) -> int:
+def batch_size(images: Sequence[ImageRef | SeenImage]) -> int:
     """Return how many bytes the images take in the flown layout."""
     return sum(META_SIZE.size + ref.meta.length + ref.pixels.length for ref in images)
 

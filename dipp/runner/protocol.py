@@ -9,13 +9,13 @@ be hostile. Pure. Source: design.md 2, performance.md 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from struct import Struct, error
+from typing import Any, NamedTuple, TypeVar
 
 from dipp.batch import MAX_IMAGES
 from dipp.runner.values import Chain, ModuleStep, Policy, StageStats
 from dipp.runner.wire import (
     F64,
-    FLAG,
     I32,
     U8,
     U16,
@@ -25,14 +25,13 @@ from dipp.runner.wire import (
     Choice,
     FrameError,
     Many,
-    Octets,
     Packed,
     Pair,
     Reader,
     Record,
     Text,
 )
-from dipp.workspace import ImageRef, SegmentRange
+from dipp.workspace import ImageRef, SeenImage, SegmentRange
 
 # 4096 images of 28 bytes fit twice; a socket of the default size (208 KiB) takes it in one piece.
 MAX_FRAME_BYTES = 160 << 10
@@ -182,24 +181,30 @@ class ChildReady:
     """Child to host: confined, memory mapped, rehearsed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Go:
+class Go(NamedTuple):
     """Host to child: run now.
 
     `segments` says for each segment of the batch where it is: the number of an arena that the child
-    has mapped already, `BY_DESCRIPTOR` if it comes beside this frame, in order, or `UNUSED` if no
-    image lies in it any more. With `fresh` the last descriptor is the arena to write instead of the
-    child's own. With `hold` the child stays after its result until it is ended. `shmid` is the
-    System V segment of native code.
+    has mapped already, `BY_DESCRIPTOR` if it comes over the other socket, in order, or `UNUSED` if
+    no image lies in it any more. With `fresh` the last descriptor is the arena to write instead of
+    the child's own. With `hold` the child stays after its result until it is ended. `shmid` is the
+    System V segment of native code. A plain tuple, because a fresh process has to make it.
     """
 
     batch_id: int
     pipeline_id: int
-    images: tuple[ImageRef, ...]
+    images: tuple[SeenImage, ...]
     segments: tuple[int, ...]
     fresh: bool = False
     hold: bool = False
     shmid: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleForwarded:
+    """Child to host: the result is what it was given; it has not even looked."""
+
+    batch_id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +236,8 @@ class ModuleRaised:
 Frame = (
     ForgeReady | SpawnHost | HostSpawned | HostRefused | HostExited | LoadChain | LoadingModule
     | ChainLoaded | LoadFailed | RunBatch | BatchDone | BatchFailed | HostFault | Quit
-    | BatchReleased | PoolFilled | ChildReady | Go | ModuleDone | ModuleFailed | ModuleRaised
+    | BatchReleased | PoolFilled | ChildReady | Go | ModuleDone | ModuleForwarded | ModuleFailed
+    | ModuleRaised
 )  # fmt: skip
 
 F = TypeVar("F")
@@ -289,7 +295,60 @@ _STAGES = Many(
     MAX_STEPS,
 )
 
-_FRAMES: dict[int, Record] = {
+_GO = 30
+_GO_HEAD = Struct("<BQIiBBH")
+_SEEN = Struct("<HQIHQIiiiiB")
+_FRESH, _HOLD = 1, 2
+
+
+class _GoRecord:
+    """The codec of `Go`, by hand: reading it is on the way of every module."""
+
+    kind = Go
+
+    def write(self, out: bytearray, value: Any) -> None:
+        """Append all after the number."""
+        flags = _FRESH * value.fresh | _HOLD * value.hold
+        if len(value.segments) > MAX_SEGMENTS or len(value.images) > MAX_IMAGES:
+            raise FrameError(f"{len(value.segments)} segments, {len(value.images)} images")
+        try:
+            out += _GO_HEAD.pack(
+                _GO, value.batch_id, value.pipeline_id, value.shmid, flags,
+                len(value.segments), len(value.images),
+            )[1:]  # fmt: skip
+            out += bytes(value.segments)
+            for image in value.images:
+                out += _SEEN.pack(*image)
+        except (error, ValueError) as problem:
+            raise FrameError(f"{value!r} does not fit: {problem}") from problem
+
+    def read(self, reader: Reader) -> Any:
+        """Return the frame."""
+        return decode_go(bytes([_GO]) + reader.take(reader.left))
+
+
+def decode_go(data: bytes | memoryview) -> Go:
+    """Parse a whole `Go` frame. Raises FrameError."""
+    size = len(data)
+    if size < _GO_HEAD.size or data[0] != _GO:
+        raise FrameError(f"{size} bytes are no order")
+    _, batch_id, pipeline_id, shmid, flags, segments, images = _GO_HEAD.unpack_from(data)
+    middle = _GO_HEAD.size + segments
+    end = middle + images * _SEEN.size
+    if size != end or segments > MAX_SEGMENTS or images > MAX_IMAGES or flags > _FRESH | _HOLD:
+        raise FrameError(f"an order of {size} bytes should have {end}; flags {flags}")
+    return Go(
+        batch_id,
+        pipeline_id,
+        tuple(map(SeenImage._make, _SEEN.iter_unpack(data[middle:]))),
+        tuple(data[_GO_HEAD.size : middle]),
+        flags & _FRESH != 0,
+        flags & _HOLD != 0,
+        shmid,
+    )
+
+
+_FRAMES: dict[int, Record | _GoRecord] = {
     1: Record(ForgeReady, pid=U32, missing_rungs=Many(_NAME, 32)),
     2: Record(SpawnHost, host=U32),
     3: Record(HostSpawned, host=U32, pid=U32),
@@ -309,20 +368,12 @@ _FRAMES: dict[int, Record] = {
     25: Record(Quit),
     26: Record(BatchReleased, batch_id=U64),
     27: Record(PoolFilled, children=U16),
-    30: Record(
-        Go,
-        batch_id=U64,
-        pipeline_id=U32,
-        images=_IMAGES,
-        segments=Octets(MAX_SEGMENTS),
-        fresh=FLAG,
-        hold=FLAG,
-        shmid=I32,
-    ),
+    _GO: _GoRecord(),
     31: Record(ModuleDone, batch_id=U64, pipeline_id=U32, images=_IMAGES),
     32: Record(ModuleFailed, code=U16, reason=_REASON),
     33: Record(ModuleRaised, exception=_NAME, line=U32, reason=_REASON),
     34: Record(ChildReady),
+    35: Record(ModuleForwarded, batch_id=U64),
 }  # fmt: skip
 _NUMBERS = {record.kind: number for number, record in _FRAMES.items()}
 

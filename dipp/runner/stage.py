@@ -18,14 +18,22 @@ from dipp.runner.arena import ArenaPool, read_range
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
 from dipp.runner.native import batch_size, create_segment, give_segment, remove_segment
-from dipp.runner.protocol import BY_DESCRIPTOR, UNUSED, Go, ModuleDone, ModuleFailed, ModuleRaised
+from dipp.runner.protocol import (
+    BY_DESCRIPTOR,
+    UNUSED,
+    Go,
+    ModuleDone,
+    ModuleFailed,
+    ModuleForwarded,
+    ModuleRaised,
+)
 from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, StageStats
 from dipp.runner.verdict import judge
 from dipp.runner.wait import sweep_sysv_segments
 from dipp.sandbox.gear import User
 from dipp.sandbox.ladder import reason_of
-from dipp.workspace import ImageRef, SegmentRange
+from dipp.workspace import ImageRef, SeenImage, SegmentRange
 
 _FAULT_LINE = re.compile(r'File "[^"\n]*", line (\d+) in')
 # The end of a process costs about a millisecond. A module that runs for longer than this may end at
@@ -38,8 +46,8 @@ class BatchState:
     """A batch between two modules: images and the segments they lie in, as descriptors.
 
     Segment 0 is the input, the others are arenas of the pool; nothing here owns them. `sizes` are
-    those of the segments in bytes, `known` what was decoded of the images already. `uses_input`
-    tells whether an image still lies in the input.
+    those of the segments in bytes, `known` the metadata by where they lie. `uses_input` tells
+    whether an image still lies in the input.
     """
 
     batch_id: int
@@ -47,7 +55,7 @@ class BatchState:
     images: tuple[ImageRef, ...]
     segments: tuple[int, ...]
     sizes: tuple[int, ...]
-    known: Mapping[ImageRef, Metadata] = field(default_factory=dict)
+    known: Mapping[SegmentRange, Metadata] = field(default_factory=dict)
     uses_input: bool = True
 
     @property
@@ -87,7 +95,7 @@ class Stage:
         go = Go(
             batch_id=before.batch_id,
             pipeline_id=before.pipeline_id,
-            images=before.images,
+            images=tuple(SeenImage.of(ref, before.known[ref.meta]) for ref in before.images),
             segments=numbers,
             fresh=is_fresh,
             hold=expected_s < HOLD_BELOW_S,
@@ -116,6 +124,8 @@ class Stage:
     def _accept(self, done: object) -> BatchState:
         """Check a result and return it as the next state. Raises ContentError."""
         state = self.before
+        if isinstance(done, ModuleForwarded) and done.batch_id == state.batch_id:
+            return state
         if not isinstance(done, ModuleDone):
             raise ContentError("no result")
         if (done.batch_id, done.pipeline_id) != (state.batch_id, state.pipeline_id):
@@ -131,7 +141,7 @@ class Stage:
 
         sizes = (*state.sizes, self._arena_bytes)
         metadata = check_images(done.images, sizes, read, state.images, state.known)
-        known = dict(zip(done.images, metadata, strict=True))
+        known = {ref.meta: each for ref, each in zip(done.images, metadata, strict=True)}
         return _compact(
             replace(state, images=done.images, segments=segments, sizes=sizes, known=known)
         )
@@ -224,18 +234,15 @@ def _compact(state: BatchState) -> BatchState:
     kept = sorted(used)
     number = {old: new for new, old in enumerate(kept)}
 
-    def move(ref: ImageRef) -> ImageRef:
-        return ImageRef(
-            meta=ref.meta._replace(segment=number[ref.meta.segment]),
-            pixels=ref.pixels._replace(segment=number[ref.pixels.segment]),
-        )
+    def move(place: SegmentRange) -> SegmentRange:
+        return place._replace(segment=number[place.segment])
 
     return replace(
         state,
-        images=tuple(move(ref) for ref in state.images),
+        images=tuple(ImageRef(move(ref.meta), move(ref.pixels)) for ref in state.images),
         segments=tuple(state.segments[i] for i in kept),
         sizes=tuple(state.sizes[i] for i in kept),
-        known={move(ref): metadata for ref, metadata in state.known.items()},
+        known={move(place): metadata for place, metadata in state.known.items()},
         uses_input=uses_input,
     )
 

@@ -23,45 +23,55 @@ def check_images(
     sizes: Sequence[int],
     read: ReadRange,
     known: Collection[ImageRef] = (),
-    decoded: Mapping[ImageRef, Metadata] | None = None,
+    decoded: Mapping[SegmentRange, Metadata] | None = None,
 ) -> tuple[Metadata, ...]:
     """Return the metadata of the images. Raises ContentError (603) at the first lie.
 
     `sizes` are the real sizes of the segments in bytes. `read` returns the bytes of a range that
-    lies within its segment. `known` are images that were accepted before, `decoded` what was found
-    in those of them that need not be looked at again.
+    lies within its segment. `known` are images that were accepted before, `decoded` metadata that
+    need not be read again, by where they lie.
     """
     decoded = decoded or {}
     if len(images) > MAX_IMAGES:
         raise _lie(0, f"{len(images)} images, at most {MAX_IMAGES}")
     accepted = set(known)
     return tuple(
-        decoded.get(ref) or _check_image(index, ref, sizes, read, ref in accepted)
+        _check_image(index, ref, sizes, read, ref in accepted, decoded.get(ref.meta))
         for index, ref in enumerate(images)
     )
 
 
 def _check_image(
-    index: int, ref: ImageRef, sizes: Sequence[int], read: ReadRange, is_known: bool
+    index: int,
+    ref: ImageRef,
+    sizes: Sequence[int],
+    read: ReadRange,
+    is_known: bool,
+    metadata: Metadata | None,
 ) -> Metadata:
     for place in (ref.meta, ref.pixels):
         if place.segment >= len(sizes):
             raise _lie(index, f"segment {place.segment} of {len(sizes)}")
         if place.end > sizes[place.segment]:
             raise _lie(index, f"ends at {place.end}, segment has {sizes[place.segment]}")
-    if ref.meta.length > METADATA_LIMIT_BYTES:
-        raise _lie(index, f"metadata of {ref.meta.length} bytes")
-    raw = read(ref.meta)
-    if len(raw) != ref.meta.length:
-        raise _lie(index, f"metadata has {len(raw)} of {ref.meta.length} bytes")
-    try:
-        metadata = Metadata.decode(raw)
-    except ContentError as error:
-        raise _lie(index, str(error)) from error
+    if metadata is None:
+        metadata = _read_metadata(index, ref.meta, read)
     problem = _problem(metadata, ref.pixels.length, is_known)
     if problem:
         raise _lie(index, problem)
     return metadata
+
+
+def _read_metadata(index: int, place: SegmentRange, read: ReadRange) -> Metadata:
+    if place.length > METADATA_LIMIT_BYTES:
+        raise _lie(index, f"metadata of {place.length} bytes")
+    raw = read(place)
+    if len(raw) != place.length:
+        raise _lie(index, f"metadata has {len(raw)} of {place.length} bytes")
+    try:
+        return Metadata.decode(raw)
+    except ContentError as error:
+        raise _lie(index, str(error)) from error
 
 
 def _problem(metadata: Metadata, pixel_bytes: int, is_known: bool) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dipp.errors import Code, custom_code
-from dipp.runner.protocol import Frame, ModuleDone, ModuleFailed, ModuleRaised
+from dipp.runner.protocol import Frame, ModuleDone, ModuleFailed, ModuleForwarded, ModuleRaised
 
 
 class Cut(Enum):
@@ -50,4 +50,4 @@ def judge(ending: Ending, frames: Sequence[Frame | None]) -> int:
         return custom_code(ending.native_code)
     if ending.status or isinstance(frame, ModuleRaised):
         return Code.EXIT_WITHOUT_CODE
-    return Code.OK if isinstance(frame, ModuleDone) else Code.PIPE_EMPTY
+    return Code.OK if isinstance(frame, ModuleDone | ModuleForwarded) else Code.PIPE_EMPTY

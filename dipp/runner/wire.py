@@ -41,6 +41,11 @@ class Reader:
         self.offset = end
         return self._data[start:end]
 
+    @property
+    def left(self) -> int:
+        """How many bytes are left."""
+        return len(self._data) - self.offset
+
     def finish(self) -> None:
         """Raise FrameError if bytes are left."""
         if self.offset != len(self._data):
@@ -83,23 +88,6 @@ U8, U16, U32, U64 = Number("B"), Number("H"), Number("I"), Number("Q")
 I32, F64 = Number("i"), Number("d")
 
 
-class Flag:
-    """A bool as one byte, 0 or 1; in records only."""
-
-    form = "B"
-
-    def write(self, out: bytearray, value: Any) -> None:
-        """Append the byte."""
-        out.append(bool(value))
-
-    def read(self, reader: Reader) -> Any:
-        """Return the bool."""
-        return bool(reader.take(1)[0])
-
-
-FLAG = Flag()
-
-
 class Blob:
     """Bytes with a length before them, at most `limit`."""
 
@@ -119,29 +107,6 @@ class Blob:
         if length > self.limit:
             raise FrameError(f"{length} bytes before byte {reader.offset}, at most {self.limit}")
         return reader.take(length)
-
-
-class Octets:
-    """A tuple of at most `limit` (<= 255) numbers of one byte."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-
-    def write(self, out: bytearray, value: Any) -> None:
-        """Append count and numbers."""
-        if len(value) > self._limit:
-            raise FrameError(f"{len(value)} numbers, at most {self._limit}")
-        try:
-            out += bytes((len(value), *value))
-        except ValueError as error:
-            raise FrameError(f"{value!r} does not fit: {error}") from error
-
-    def read(self, reader: Reader) -> Any:
-        """Return the numbers."""
-        count = reader.take(1)[0]
-        if count > self._limit:
-            raise FrameError(f"{count} numbers before byte {reader.offset}, at most {self._limit}")
-        return tuple(reader.take(count))
 
 
 class Text:
@@ -229,15 +194,15 @@ class Packed:
 class Record:
     """A dataclass as its fields in order.
 
-    Numbers and flags that follow one another are one `struct`, which is much quicker.
+    Numbers that follow one another are one `struct`, which is much quicker.
     """
 
     def __init__(self, kind: type, **fields: Field) -> None:
         self.kind = kind
         self._parts: list[tuple[tuple[str, ...], Field | _Row]] = []
-        row: dict[str, Number | Flag] = {}
+        row: dict[str, Number] = {}
         for name, field in [*fields.items(), ("", None)]:
-            if isinstance(field, Number | Flag):
+            if isinstance(field, Number):
                 row[name] = field
                 continue
             if row:
@@ -266,13 +231,12 @@ class Record:
 
 
 class _Row:
-    """Numbers and flags of a record that lie side by side."""
+    """Numbers of a record that lie side by side."""
 
-    def __init__(self, fields: dict[str, Number | Flag]) -> None:
+    def __init__(self, fields: dict[str, Number]) -> None:
         self._struct = struct.Struct("<" + "".join(field.form for field in fields.values()))
         self._get = attrgetter(*fields)
         self._is_single = len(fields) == 1
-        self._flags = tuple(i for i, f in enumerate(fields.values()) if isinstance(f, Flag))
         self._floats = tuple(i for i, f in enumerate(fields.values()) if f.form == "d")
 
     def write(self, out: bytearray, value: Any) -> None:
@@ -289,11 +253,7 @@ class _Row:
         for index in self._floats:
             if not math.isfinite(values[index]):
                 raise FrameError(f"{values[index]} before byte {reader.offset}")
-        if not self._flags:
-            return values
-        if any(values[index] > 1 for index in self._flags):
-            raise FrameError(f"a flag that is none before byte {reader.offset}")
-        return tuple(bool(v) if i in self._flags else v for i, v in enumerate(values))
+        return values
 
 
 class Pair:

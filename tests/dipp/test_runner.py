@@ -264,8 +264,8 @@ def is_open(fd):
     assert meta.item("umask") != 0
     assert meta.item("leak") is False
     assert meta.item("mask") == 0
-    # Standard ones and the result socket.
-    assert meta.item("fds") == 4
+    # Standard ones, the result socket and the one that brings segments.
+    assert meta.item("fds") == 5
 
 
 def test_scratch_directory_is_private_and_removed(harness, module):

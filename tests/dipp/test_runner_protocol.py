@@ -26,6 +26,7 @@ from dipp.runner.protocol import (
     LoadingModule,
     ModuleDone,
     ModuleFailed,
+    ModuleForwarded,
     ModuleRaised,
     PoolFilled,
     Quit,
@@ -36,12 +37,13 @@ from dipp.runner.protocol import (
 )
 from dipp.runner.values import Chain, ModuleStep, Policy, StageStats
 from dipp.runner.wire import FrameError
-from dipp.workspace import ImageRef, SegmentRange
+from dipp.workspace import ImageRef, SeenImage, SegmentRange
 
 REF = ImageRef(
     meta=SegmentRange(segment=0, offset=4, length=31),
     pixels=SegmentRange(segment=2, offset=1 << 33, length=10),
 )
+SEEN = SeenImage(*REF.meta, *REF.pixels, 4, 8, 1, 12, 0)
 STEP = ModuleStep(
     index=1,
     name="demosaic",
@@ -78,7 +80,8 @@ FRAMES = (
     BatchFailed(batch_id=5, crash=bytes(60), log="line\nline", stages=()),
     HostFault(text="Traceback"),
     Quit(),
-    Go(batch_id=5, pipeline_id=1, images=(REF,), segments=(255, 1), hold=True, shmid=-1),
+    Go(batch_id=5, pipeline_id=1, images=(SEEN,), segments=(255, 1), hold=True, shmid=-1),
+    ModuleForwarded(batch_id=5),
     ModuleDone(batch_id=5, pipeline_id=1, images=(REF,)),
     ModuleFailed(code=8, reason="why"),
     ModuleRaised(exception="ValueError", line=3, reason="x"),
