@@ -103,27 +103,35 @@ class SeenImage(NamedTuple):
         return ImageRef(self.meta, self.pixels)
 
 
-Segment = Buffer | Callable[[], Buffer]
-
-
 class Workspace:
     """The segments a module may read, the arena it may write, and warm scratch memory.
 
-    `segments` are read-only to the module; one given as a callable is mapped by it at first use.
-    The arena is the segment after the last of them; space in it is handed out once and never taken
-    back, because it lives for one module run only.
+    The segments are read-only to the module; `find` gives the one of an index below `count`, and is
+    asked when somebody looks at it. The arena is the segment after the last of them; space in it is
+    handed out once and never taken back, because it lives for one module run only.
     """
 
     def __init__(
-        self, segments: Sequence[Segment], arena: memoryview, scratch: memoryview | None = None
+        self,
+        find: Callable[[int], Buffer],
+        count: int,
+        arena: memoryview,
+        scratch: memoryview | None = None,
     ) -> None:
-        self._segments = segments
-        self.arena_index = len(segments)
+        self._find = find
+        self.arena_index = count
         self._arena = arena
         self._views: dict[int, memoryview] = {self.arena_index: arena}
         self._scratch = scratch
         self._scratch_used = 0
         self.used_bytes = 0
+
+    @classmethod
+    def over(
+        cls, segments: Sequence[Buffer], arena: memoryview, scratch: memoryview | None = None
+    ) -> Workspace:
+        """Make one whose segments are at hand."""
+        return cls(segments.__getitem__, len(segments), arena, scratch)
 
     def _segment(self, index: int) -> memoryview:
         """Return a whole segment. Raises ModuleError (305)."""
@@ -131,9 +139,8 @@ class Workspace:
         if view is None:
             if not 0 <= index < self.arena_index:
                 raise ModuleError(Code.BATCH_INVALID, f"no segment {index}")
-            segment = self._segments[index]
-            buffer = segment() if callable(segment) else segment
-            view = self._views[index] = memoryview(buffer).cast("B").toreadonly()
+            view = memoryview(self._find(index)).cast("B").toreadonly()
+            self._views[index] = view
         return view
 
     def view(self, place: SegmentRange) -> memoryview:

@@ -18,7 +18,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from io import FileIO, TextIOWrapper
 from typing import NoReturn
 
 from dipp.errors import Code, DippError
@@ -35,9 +35,9 @@ from dipp.runner.protocol import (
     Go,
     ModuleDone,
     ModuleFailed,
-    ModuleForwarded,
     ModuleRaised,
     decode_go,
+    encode_forwarded,
     encode_frame,
 )
 from dipp.runner.values import Policy, clip
@@ -46,7 +46,7 @@ from dipp.sandbox.gear import Gear
 from dipp.sandbox.ladder import climb
 from dipp.sandbox.limits import Confinement
 from dipp.sdk import ModuleError
-from dipp.workspace import ImageRef, SeenImage, Segment, SegmentRange, Workspace
+from dipp.workspace import ImageRef, SeenImage, SegmentRange, Workspace
 
 # Deeper frames of a traceback say nothing new and push the message out of the log tail.
 _TRACEBACK_FRAMES = 12
@@ -89,6 +89,7 @@ def run_child(
     try:
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
+        sys.stdout, sys.stderr = _print_at_once(1), _print_at_once(2)
         # The interpreter ignores this signal; a module shall die of it like any program.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         status = _Child(channel, passing, outfit, pipe).follow()
@@ -145,7 +146,6 @@ class _Child:
             return 1
         go = decode_go(order)
         report, status = self._execute(go, self._workspace(go, self._passing))
-        _flush()
         if report is not None:
             # Without a channel there is no result, which the host will notice by itself.
             with contextlib.suppress(OSError):
@@ -157,19 +157,9 @@ class _Child:
         return status
 
     def _workspace(self, go: Go, passing: socket.socket) -> Workspace:
-        passed = _Passed(passing)
-        arena = self._arena
-        if go.fresh:
-            arena = passed.map(-1, writable=True)
-        segments: list[Segment] = []
-        position = 0
-        for number in go.segments:
-            if number == BY_DESCRIPTOR:
-                segments.append(partial(passed.map, position))
-                position += 1
-            else:
-                segments.append(b"" if number == UNUSED else self._arenas[number])
-        return Workspace(segments, arena, self._scratch)
+        segments = _Segments(go.segments, self._arenas, passing)
+        arena = segments.fetch(-1, writable=True) if go.fresh else self._arena
+        return Workspace(segments.find, len(go.segments), arena, self._scratch)
 
     def _rehearse(self, *, fully: bool, segment_fd: int = -1) -> None:
         """Go once through all that is ours on the way of a batch, and what the module offers.
@@ -191,9 +181,10 @@ class _Child:
                 space.view(SegmentRange(segment=0, offset=0, length=1))
             left.send(go)
             order = decode_go(right.receive_encoded())
-            space = Workspace([b"", encoded + b"\0"], memoryview(bytearray(1 << 16)), self._scratch)
+            space = Workspace.over(
+                [b"", encoded + b"\0"], memoryview(bytearray(1 << 16)), self._scratch
+            )
             report = _report(order, 0, self._module.rehearse(order, space, fully=fully))
-            _flush()
             right.send_encoded(report)
             left.receive_encoded()
         finally:
@@ -221,35 +212,44 @@ class _Child:
             return _raised(error, self._module.step.path), 1
 
 
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        # The module has closed them.
-        return
+def _print_at_once(number: int) -> TextIOWrapper:
+    """Open a standard descriptor so that nothing waits in a buffer when this process is killed."""
+    return TextIOWrapper(FileIO(number, "wb", closefd=False), errors="replace", write_through=True)
 
 
 def _report(go: Go, pipeline_id: int, refs: Sequence[ImageRef] | None) -> bytes:
     """Encode a result. Raises FrameError."""
     if refs is None:
         if pipeline_id == go.pipeline_id:
-            return encode_frame(ModuleForwarded(batch_id=go.batch_id))
+            return encode_forwarded(go.batch_id)
         refs = [image.ref for image in go.images]
     return encode_frame(
         ModuleDone(batch_id=go.batch_id, pipeline_id=pipeline_id, images=tuple(refs))
     )
 
 
-class _Passed:
-    """Descriptors that came with an order; nobody fetches them before they are needed."""
+class _Segments:
+    """The segments of a batch. Those that are passed nobody fetches before they are needed."""
 
-    def __init__(self, passing: socket.socket) -> None:
+    __slots__ = ("_arenas", "_fds", "_numbers", "_passing")
+
+    def __init__(
+        self, numbers: tuple[int, ...], arenas: Sequence[memoryview], passing: socket.socket
+    ) -> None:
+        self._numbers = numbers
+        self._arenas = arenas
         self._passing = passing
         self._fds: list[int] | None = None
 
-    def map(self, position: int, *, writable: bool = False) -> memoryview:
-        """Map the segment at that position. Raises OSError, IndexError."""
+    def find(self, index: int) -> memoryview:
+        """Map a segment. Raises OSError."""
+        number = self._numbers[index]
+        if number == BY_DESCRIPTOR:
+            return self.fetch(self._numbers[:index].count(BY_DESCRIPTOR))
+        return memoryview(b"") if number == UNUSED else self._arenas[number]
+
+    def fetch(self, position: int, *, writable: bool = False) -> memoryview:
+        """Map a segment that was passed. Raises OSError, IndexError."""
         if self._fds is None:
             self._fds = socket.recv_fds(self._passing, 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)[1]
         fd = self._fds[position]

@@ -22,7 +22,6 @@ from dipp.runner.forking import fork_single
 from dipp.runner.protocol import (
     ChildReady,
     Frame,
-    Go,
     ModuleDone,
     ModuleFailed,
     ModuleForwarded,
@@ -128,13 +127,13 @@ class Execution:
         """Take what it says before it has an order: that it is ready."""
         self._take_frame()
 
-    def order(self, go: Go, fds: Sequence[int]) -> None:
-        """Let the child run; the deadline counts from here."""
+    def order(self, go: bytes, fds: Sequence[int]) -> None:
+        """Send an encoded `Go`; the deadline counts from here. Raises OSError."""
         self._cpu_before_s = cpu_clock(self.pid)
         self._started = time.monotonic()
         if fds:
             socket.send_fds(self._passing, [b"f"], list(fds))
-        self._channel.send(go)
+        self._channel.send_encoded(go)
 
     def watch(self) -> None:
         """Wait for the result, or until it has exited, is late, or the control socket hangs up."""

@@ -299,6 +299,7 @@ _GO = 30
 _GO_HEAD = Struct("<BQIiBBH")
 _SEEN = Struct("<HQIHQIiiiiB")
 _FRESH, _HOLD = 1, 2
+_FORWARDED_NUMBER, _FORWARDED = 35, Struct("<BQ")
 
 
 class _GoRecord:
@@ -373,9 +374,14 @@ _FRAMES: dict[int, Record | _GoRecord] = {
     32: Record(ModuleFailed, code=U16, reason=_REASON),
     33: Record(ModuleRaised, exception=_NAME, line=U32, reason=_REASON),
     34: Record(ChildReady),
-    35: Record(ModuleForwarded, batch_id=U64),
+    _FORWARDED_NUMBER: Record(ModuleForwarded, batch_id=U64),
 }  # fmt: skip
 _NUMBERS = {record.kind: number for number, record in _FRAMES.items()}
+
+
+def encode_forwarded(batch_id: int) -> bytes:
+    """Return the bytes of a `ModuleForwarded`, without making one."""
+    return _FORWARDED.pack(_FORWARDED_NUMBER, batch_id)
 
 
 def encode_frame(frame: Frame) -> bytes:

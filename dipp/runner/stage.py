@@ -26,6 +26,7 @@ from dipp.runner.protocol import (
     ModuleFailed,
     ModuleForwarded,
     ModuleRaised,
+    encode_frame,
 )
 from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, StageStats
@@ -57,6 +58,8 @@ class BatchState:
     sizes: tuple[int, ...]
     known: Mapping[SegmentRange, Metadata] = field(default_factory=dict)
     uses_input: bool = True
+    # A batch that modules pass on as it is gets the same order at every stage.
+    orders: dict[tuple[object, ...], bytes] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -92,18 +95,16 @@ class Stage:
         numbers, fds = _places(before, arenas, len(memory.arenas))
         if self.module.is_native and self.shmid < 0:
             self.shmid = _flown_segment(before, execution.outfit.gear.user)
-        go = Go(
-            batch_id=before.batch_id,
-            pipeline_id=before.pipeline_id,
-            images=tuple(SeenImage.of(ref, before.known[ref.meta]) for ref in before.images),
-            segments=numbers,
-            fresh=is_fresh,
-            hold=expected_s < HOLD_BELOW_S,
-            shmid=self.shmid,
-        )
+        hold = expected_s < HOLD_BELOW_S
+        key = (numbers, is_fresh, hold, self.shmid)
+        order = before.orders.get(key)
+        if order is None:
+            seen = tuple(SeenImage.of(ref, before.known[ref.meta]) for ref in before.images)
+            go = Go(before.batch_id, before.pipeline_id, seen, *key)
+            order = before.orders[key] = encode_frame(go)
         self._arena, self._arena_bytes = own.fd, arenas.size_bytes
         try:
-            execution.order(go, [*fds, own.fd] if is_fresh else fds)
+            execution.order(order, [*fds, own.fd] if is_fresh else fds)
         except ConnectionError:
             return False
         return True
@@ -143,7 +144,9 @@ class Stage:
         metadata = check_images(done.images, sizes, read, state.images, state.known)
         known = {ref.meta: each for ref, each in zip(done.images, metadata, strict=True)}
         return _compact(
-            replace(state, images=done.images, segments=segments, sizes=sizes, known=known)
+            replace(
+                state, images=done.images, segments=segments, sizes=sizes, known=known, orders={}
+            )
         )
 
     def end(self) -> None:
@@ -230,7 +233,7 @@ def _compact(state: BatchState) -> BatchState:
     uses_input = 0 in used
     used.add(0)
     if len(used) == len(state.segments):
-        return replace(state, uses_input=uses_input)
+        return replace(state, uses_input=uses_input, orders={})
     kept = sorted(used)
     number = {old: new for new, old in enumerate(kept)}
 
@@ -244,6 +247,7 @@ def _compact(state: BatchState) -> BatchState:
         sizes=tuple(state.sizes[i] for i in kept),
         known={move(place): metadata for place, metadata in state.known.items()},
         uses_input=uses_input,
+        orders={},
     )
 
 

@@ -33,6 +33,7 @@ from dipp.runner.protocol import (
     RunBatch,
     SpawnHost,
     decode_frame,
+    encode_forwarded,
     encode_frame,
 )
 from dipp.runner.values import Chain, ModuleStep, Policy, StageStats
@@ -95,6 +96,10 @@ def test_frame_survives_the_wire(frame):
     data = encode_frame(frame)
     assert decode_frame(data, (type(frame),)) == frame
     assert decode_frame(data, KINDS) == frame
+
+
+def test_the_short_way_to_a_forwarded_batch_is_the_same():
+    assert encode_forwarded(5) == encode_frame(ModuleForwarded(batch_id=5))
 
 
 @named

@@ -27,7 +27,7 @@ def make_batch(*images, arena_size=4096):
         )
         for block in split_blocks(data, count, len(data))
     ]
-    space = Workspace([data], memoryview(bytearray(arena_size)))
+    space = Workspace.over([data], memoryview(bytearray(arena_size)))
     return Batch.from_refs(refs, space, pipeline_id=1, batch_id=5), space
 
 

@@ -61,7 +61,7 @@ def make_batch(
         )
         for b in blocks
     ]
-    space = Workspace([segment], memoryview(mmap.mmap(-1, arena_bytes)))
+    space = Workspace.over([segment], memoryview(mmap.mmap(-1, arena_bytes)))
     return Batch.from_refs(refs, space, pipeline_id=1, batch_id=1), segment
 
 
