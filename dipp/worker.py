@@ -1,21 +1,25 @@
 """Serve the batch queue as `pipeline_run` says.
 
-Theory of operation: one task at most. A write to `pipeline_run` starts it; while it runs, 0 asks it
-to end after the current batch and other values are ignored; when it ends it writes 0 itself, which
-is what flight plans wait for. Batches left open by a kill come first, at boot, without being asked.
-A mode that waits never ends because the queue is gone: the queue is made anew.
+Theory of operation: one task at most takes batches. A write to `pipeline_run` starts it; while it
+runs, 0 asks it to end after the batches it has taken and other values are ignored; when it ends it
+writes 0 itself, which is what flight plans wait for. Up to `workers` batches are under way at a
+time; no further one is taken from the queue while their memory exceeds a budget, so a camera that
+is too fast meets a full queue and not a board without memory. Batches left open by a kill come
+first, at boot, without being asked. A mode that waits never ends because the queue is gone: the
+queue is made anew.
 Source: dipp.md 9, defects D3, D6, D20, D27.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from csp.loop import Loop
 from csp.param.table import Parameter, ParamTable
 from csp.sched import Promise, Task
 from dipp.errors import Code, status_word
+from dipp.inflight import InFlight
 from dipp.intake import Empty, Intake, Taken
 from dipp.journal import Journal
 from dipp.params import LOG_STATUS, PIPELINE_RUN, Telemetry
@@ -24,6 +28,8 @@ from dipp.records import Kind, Record
 
 # A message wakes the worker at once; this bounds how long an unlinked queue goes unnoticed.
 _POLL_S = 1.0
+# Fits three batches of eight raw frames and what their modules make of them.
+DEFAULT_BUDGET_BYTES = 768 << 20
 MODE_STOP, MODE_ONE, MODE_ALL, MODE_WAIT_ONE, MODE_WAIT_ALL = range(5)
 
 
@@ -49,6 +55,8 @@ class Worker:
         intake: Intake,
         journal: Journal,
         processor: Processor,
+        workers: Callable[[], int] = lambda: 1,
+        budget_bytes: Callable[[], int] = lambda: DEFAULT_BUDGET_BYTES,
     ) -> None:
         self._loop = loop
         self._table = table
@@ -57,6 +65,9 @@ class Worker:
         self._intake = intake
         self._journal = journal
         self._processor = processor
+        self._in_flight = InFlight(
+            loop.scheduler, processor.process, limit=workers, budget_bytes=budget_bytes
+        )
         self._task: Task[None] | None = None
         self._stopping = False
         self._recovering = False
@@ -88,7 +99,7 @@ class Worker:
             self._start(self._recover(landed))
 
     def stop(self) -> None:
-        """End after the current batch."""
+        """End after the batches that have been taken."""
         self._stopping = True
         self._next_mode = MODE_STOP
         self._wake.resolve(None)
@@ -103,6 +114,7 @@ class Worker:
         self.stop()
         if self._task is not None:
             self._task.cancel()
+        self._in_flight.cancel()
 
     def _on_write(self, parameter: Parameter, index: int) -> None:
         mode = int(parameter.get())
@@ -132,6 +144,7 @@ class Worker:
         try:
             if landed is not None:
                 await self._settle(landed)
+                await self._in_flight.drained()
             for number in self._processor.open_batches:
                 await self._processor.process(number)
         finally:
@@ -141,10 +154,21 @@ class Worker:
         # Left open only if a run ended by a fault of our own; then first things first.
         for number in self._processor.open_batches:
             await self._processor.process(number)
+        await self._take_batches(mode)
+        await self._in_flight.drained()
+
+    async def _take_batches(self, mode: int) -> None:
         while not self._stopping:
+            await self._in_flight.room()
+            if self._stopping:
+                return
             taken = self._intake.take(self._journal.state.last_batch + 1)
             self._telemetry.put("queue_recreated", self._intake.recreated)
             if isinstance(taken, Empty):
+                if not mode_waits(mode) and len(self._in_flight):
+                    # More may have come by the time these have ended.
+                    await self._in_flight.drained()
+                    continue
                 self._report(taken, mode)
                 if not mode_waits(mode):
                     return
@@ -165,7 +189,7 @@ class Worker:
         self._table[LOG_STATUS].set(status_word(code))
 
     async def _settle(self, taken: Taken) -> bool:
-        """Give a message its fate; say whether it was a batch."""
+        """Record a message and begin with its batch; say whether it was one."""
         if taken.message is None:
             self._telemetry.count("bad_messages")
             self._log(Code.MESSAGE_INVALID)
@@ -181,7 +205,7 @@ class Worker:
             await self._pause()
             return False
         self._intake.release()
-        await self._processor.process(taken.batch)
+        self._in_flight.start(taken.batch, taken.message.batch_size)
         return True
 
     async def _message(self) -> None:

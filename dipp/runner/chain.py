@@ -94,12 +94,16 @@ class ChainRunner:
     def _execute(self, stage: Stage, position: int) -> None:
         try:
             execution = self._order(stage, position)
+            # Instead of waiting idly; if it does not work out, the next stage tries again.
+            self._pool.prepare(position + 1)
+            self._finish(stage)
+            while execution.has_died_waiting:
+                self._pool.mourn(position, execution)
+                execution = self._order(stage, position)
+                self._finish(stage)
         except OSError as error:
             stage.refuse(error)
             return
-        # Instead of waiting idly; if it does not work out, the next stage tries again.
-        self._pool.prepare(position + 1)
-        self._finish(stage)
         if stage.after is not None:
             seen_s = execution.wall_s
             before_s = self._expected_s[position] or seen_s
@@ -143,7 +147,9 @@ class ChainRunner:
             stage = Stage(module=StandIn(), before=before)
             self._stages = [stage]
             try:
-                stage.begin(self._spawner.spawn(0, stage.module), self._arenas, 0.0)
+                stage.begin(
+                    self._spawner.spawn(0, stage.module, rehearses=False), self._arenas, 0.0
+                )
                 self._finish(stage)
             finally:
                 self._bury(self._stages)

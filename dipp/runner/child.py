@@ -71,7 +71,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outfit:
-    """What a child gets from its host."""
+    """What a child gets from its host. `rehearses` is for those that stand by."""
 
     module: LoadedModule
     policy: Policy
@@ -79,6 +79,7 @@ class Outfit:
     directory: str
     memory: Memory
     parent_pid: int
+    rehearses: bool
 
 
 def run_child(
@@ -106,10 +107,12 @@ class _Child:
         self._channel = channel
         self._passing = passing
         self._module = outfit.module
+        self._rehearses = outfit.rehearses
         self._pipe: ErrorPipe | None = (pipe[0], pipe[1]) if len(pipe) == 2 else None
         reseed()
         self._map(outfit.memory)
-        self._rehearse(fully=False, segment_fd=outfit.memory.scratch_fd)
+        if outfit.rehearses:
+            self._rehearse(fully=False, segment_fd=outfit.memory.scratch_fd)
         self._confine(outfit, (channel.fileno(), passing.fileno(), *pipe))
 
     def _map(self, memory: Memory) -> None:
@@ -139,7 +142,8 @@ class _Child:
 
     def follow(self) -> int:
         """Rehearse, wait, run, report; return the exit status."""
-        self._rehearse(fully=True)
+        if self._rehearses:
+            self._rehearse(fully=True)
         self._channel.send(ChildReady())
         order = self._channel.receive_encoded()
         if not order:

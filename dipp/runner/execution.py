@@ -70,6 +70,8 @@ class Execution:
         self.ending = Ending()
         self.cut = Cut.NONE
         self.is_ready = False
+        # A child that stood by and died before it looked at its order: no fault of its module.
+        self.has_died_waiting = False
         self.private_bytes: int | None = None
         self.wall_s = 0.0
         self.pidfd = -1
@@ -218,6 +220,10 @@ class Execution:
         try:
             message = self._channel.receive(_ANSWERS)
         except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            # It has died and left its order unread.
+            self.has_died_waiting = self.outfit.rehearses
             return False
         except (FrameError, OSError):
             self.frames.append(None)

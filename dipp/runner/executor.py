@@ -8,8 +8,9 @@ that was started survives `close`. Source: design.md 2, dipp.md 10 and 12.
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from csp.loop import Loop
 from csp.sched import Promise, Timeout
@@ -53,6 +54,11 @@ _MEGABYTE = 1 << 20
 _CLOSE_DEADLINE_S = 10.0
 
 
+def usual_workers() -> int:
+    """Return the number of processors but one, which is left to the node and its links."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Budgets of the process tree. The defaults suit a board with 2 GB."""
@@ -71,6 +77,8 @@ class Limits:
     # Whom modules run as; only a node that is root can choose.
     module_user: str = ""
     skipped_rungs: tuple[str, ...] = ()
+    # Batches of one pipeline at a time; each needs a host, so `max_hosts` bounds it too.
+    workers: int = field(default_factory=usual_workers)
     # Children per module that are kept ready for the next batch; 0 forks on demand.
     standby: int = 1
     standby_memory_mb: int = 96
@@ -110,10 +118,16 @@ class ExecutorStats:
 
 
 class Executor:
-    """Owns forge and hosts. Batches of one pipeline run in order, pipelines side by side."""
+    """Owns forge and hosts. Batches of one pipeline are begun in order, pipelines run side by side.
+
+    Up to `workers` batches of a pipeline run at a time, each in a host of its own; then they end in
+    the order in which they are done. A batch under a new configuration waits for those under the
+    old one.
+    """
 
     def __init__(self, loop: Loop, forge: ForgeHandle, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
+        self.workers = self.limits.workers
         self.stats = ExecutorStats()
         self._loop = loop
         self._forge = forge
@@ -149,7 +163,7 @@ class Executor:
 
     def warm(self, chain: Chain) -> None:
         """Load a chain ahead of its first batch, if there is room for it."""
-        if chain.steps and self._find(chain) is None and len(self._hosts) < self.limits.max_hosts:
+        if chain.steps and not self._usable(chain) and len(self._hosts) < self.limits.max_hosts:
             self._retire_others(chain)
             self._start(chain, None)
 
@@ -245,17 +259,21 @@ class Executor:
             text = "the forge died too often; re-arm the executor"
             job.fail(CrashRecord(code=Code.HOST_DIED, batch_id=job.batch_id, last_log=text))
             return True
-        host = self._find(job.chain)
-        if host is not None:
+        hosts = self._usable(job.chain)
+        for host in hosts:
             if host.is_idle:
                 host.assign(job)
                 return True
+        for host in hosts:
             if host.job is None and host.state in (State.SPAWNING, State.LOADING):
                 host.job = job
                 return True
+        if len(hosts) >= max(1, self.workers):
             return False
         if any(
-            other.chain.pipeline_id == job.chain.pipeline_id and other.job is not None
+            other.chain.pipeline_id == job.chain.pipeline_id
+            and other.chain != job.chain
+            and other.job is not None
             for other in self._hosts.values()
         ):
             # The old version still works on an earlier batch, which must be answered first.
@@ -267,16 +285,13 @@ class Executor:
         self._start(job.chain, job)
         return True
 
-    def _find(self, chain: Chain) -> HostDriver | None:
+    def _usable(self, chain: Chain) -> list[HostDriver]:
         usable = (State.SPAWNING, State.LOADING, State.READY, State.RUNNING)
-        return next(
-            (
-                host
-                for host in self._hosts.values()
-                if host.chain == chain and host.state in usable and not host.is_retired
-            ),
-            None,
-        )
+        return [
+            host
+            for host in self._hosts.values()
+            if host.chain == chain and host.state in usable and not host.is_retired
+        ]
 
     def _retire_others(self, chain: Chain) -> None:
         for host in list(self._hosts.values()):
@@ -291,6 +306,9 @@ class Executor:
         )
         if has_room or not self._hosts:
             return True
+        if any(host.is_retired for host in self._hosts.values()):
+            # One is on its way out already.
+            return False
         idle = [host for host in self._hosts.values() if host.is_idle]
         if idle:
             min(idle, key=lambda host: host.last_used).retire()

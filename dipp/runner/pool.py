@@ -52,10 +52,12 @@ class Spawner:
         self._scratch_root = scratch_root
         self._control_fd = control_fd
 
-    def spawn(self, position: int, module: LoadedModule | None = None) -> Execution:
+    def spawn(
+        self, position: int, module: LoadedModule | None = None, *, rehearses: bool = False
+    ) -> Execution:
         """Fork a child for the stage at that position, counted from 0. Raises OSError.
 
-        `module` takes the place of that stage's.
+        `module` takes the place of that stage's. One that is needed at once does not rehearse.
         """
         directory = self._make_directory()
         outfit = Outfit(
@@ -65,6 +67,7 @@ class Spawner:
             directory=directory,
             memory=self._memory(position),
             parent_pid=os.getpid(),
+            rehearses=rehearses,
         )
         try:
             execution = Execution(outfit, self._control_fd)
@@ -139,15 +142,23 @@ class StandbyPool:
         self._is_told = False
 
     def take(self, position: int) -> Execution | None:
-        """Return a child that stands by for a stage, if there is one. It may have died."""
+        """Return a child that stands by for a stage, if one is ready. It may have died since."""
         self._is_told = False
         waiting = self._stages[position].waiting
-        return waiting.popleft() if waiting else None
+        if not waiting:
+            return None
+        execution = waiting[0]
+        if not execution.is_ready and execution.outfit.rehearses:
+            execution.listen()
+            if not execution.is_ready:
+                # What still rehearses may yet fail at it, and then no batch shall be lost.
+                return None
+        return waiting.popleft()
 
     def prepare(self, position: int) -> None:
         """Fork a child now if none stands by for that stage, so that it is ready when needed."""
         if position < len(self._stages) and not self._stages[position].waiting:
-            self._try_spawn(position)
+            self._try_spawn(position, rehearses=False)
 
     def fill_one(self) -> bool:
         """Fork the child that is missed most; False if none is, or none may be forked now."""
@@ -159,19 +170,20 @@ class StandbyPool:
         ]
         if not missing or self._bytes_used() >= policy.standby_bytes:
             return False
-        return self._try_spawn(min(missing)[1])
+        return self._try_spawn(min(missing)[1], rehearses=True)
 
     def _may_spawn(self, stage: _Stage) -> bool:
         return stage.deaths < _MAX_DEATHS and time.monotonic() >= stage.not_before
 
-    def _try_spawn(self, position: int) -> bool:
+    def _try_spawn(self, position: int, *, rehearses: bool) -> bool:
         stage = self._stages[position]
         try:
-            stage.waiting.append(self._spawner.spawn(position))
+            stage.waiting.append(self._spawner.spawn(position, rehearses=rehearses))
         except OSError:
             # Short of something; when a batch needs the child, it is tried again and reported.
             stage.not_before = time.monotonic() + _PAUSE_S
             return False
+        self._is_told = False
         return True
 
     def pids(self) -> set[int]:
@@ -225,6 +237,7 @@ class StandbyPool:
     def mourn(self, position: int, execution: Execution) -> None:
         """Bury a child that died while it stood by."""
         stage = self._stages[position]
+        self._is_told = False
         stage.deaths += 1
         stage.not_before = time.monotonic() + _PAUSE_S
         discard(execution)

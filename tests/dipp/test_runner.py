@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,17 @@ from dipp.errors import Code
 from dipp.hostile import compile_module, has_compiler
 from dipp.hostile_c import C_SOURCE
 from dipp.runner.executor import Completed, Failed, Limits
-from dipp.testing import IDENTITY, Harness, make_chain, no_leaks, sample_image, segment
+from dipp.runner.wait import all_pids
+from dipp.testing import (
+    IDENTITY,
+    SLEEP,
+    Harness,
+    make_chain,
+    no_leaks,
+    parent_of,
+    sample_image,
+    segment,
+)
 
 INVERT = """
 from dipp.sdk import Manifest, Param
@@ -340,3 +351,56 @@ def test_batches_are_answered_in_order(harness, module):
             promise.on_done(lambda number=number: done.append(number))
         harness.loop.run_until(promise, 10)
     assert done == [0, 1, 2, 3, 4]
+
+
+def test_as_many_batches_at_a_time_as_there_are_workers(scratch, module):
+    chain = make_chain(module(SLEEP, "sleeper"), timeout_s=30)
+    data = encode_batch([sample_image()])
+    with Harness(Limits(workers=2, grace_s=0.5), str(scratch)) as harness:
+        with segment(data) as fd:
+            promises = [harness.executor.submit(harness.job(chain, fd, data, 1)) for _ in range(3)]
+        while sum(position > 0 for _, position in harness.executor.current) < 2:
+            harness.loop.tick(0.05)
+        assert harness.executor.hosts_alive == 2
+        harness.executor.workers = 3
+        assert harness.executor.stop_current() == 2
+        outcomes = [harness.loop.run_until(promise, 10) for promise in promises[:2]]
+        assert [outcome.code for outcome in outcomes] == [Code.OPERATOR_STOP] * 2
+        # The third one was not stopped: it waited, and runs now.
+        while not any(position for _, position in harness.executor.current):
+            harness.loop.tick(0.05)
+        assert not promises[2].done
+
+
+def test_children_stand_by_for_the_next_batch_and_are_used_once(harness, module):
+    source = "import os\ndef run(batch, params): batch.images[0].add_item('pid', os.getpid())"
+    chain = make_chain(module(source))
+    pids = set()
+    for _ in range(4):
+        ((meta, _),) = harness.run_images(chain)
+        pids.add(meta.item("pid"))
+        harness.prepare()
+        assert harness.executor.standby_children == 1
+    assert len(pids) == 4
+
+
+def test_a_child_that_dies_while_it_stands_by_is_replaced_and_the_batch_runs(harness, module):
+    chain = make_chain(module(IDENTITY))
+    harness.run_images(chain)
+    harness.prepare()
+    (host,) = [pid for pid in all_pids() if parent_of(pid) == harness.forge_pid]
+    (child,) = [pid for pid in all_pids() if parent_of(pid) == host]
+    os.kill(child, signal.SIGKILL)
+    assert len(harness.run_images(chain)) == 1
+    # Another one takes its place, after a pause.
+    while harness.executor.standby_children != 1:
+        harness.loop.tick(0.05)
+
+
+@pytest.mark.parametrize("body", ["1 / 0", "import os; os._exit(3)", "import os; os.abort()"])
+def test_a_rehearsal_that_fails_costs_speed_and_no_batch(harness, module, body):
+    source = f"def run(batch, params): pass\ndef rehearse(params): {body}\n"
+    chain = make_chain(module(source), timeout_s=1)
+    for _ in range(5):
+        assert len(harness.run_images(chain)) == 1
+        harness.prepare()
