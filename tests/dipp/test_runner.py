@@ -384,6 +384,13 @@ def test_children_stand_by_for_the_next_batch_and_are_used_once(harness, module)
     assert len(pids) == 4
 
 
+def state_of(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
 def test_a_child_that_dies_while_it_stands_by_is_replaced_and_the_batch_runs(harness, module):
     chain = make_chain(module(IDENTITY))
     harness.run_images(chain)
@@ -391,6 +398,9 @@ def test_a_child_that_dies_while_it_stands_by_is_replaced_and_the_batch_runs(har
     (host,) = [pid for pid in all_pids() if parent_of(pid) == harness.forge_pid]
     (child,) = [pid for pid in all_pids() if parent_of(pid) == host]
     os.kill(child, signal.SIGKILL)
+    # Seen dead; killed a moment later it would be a module killed from outside, which is fault 13.
+    while os.path.exists(f"/proc/{child}") and state_of(child) != "Z":
+        harness.loop.tick(0.01)
     assert len(harness.run_images(chain)) == 1
     # Another one takes its place, after a pause.
     while harness.executor.standby_children != 1:
