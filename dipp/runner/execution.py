@@ -129,6 +129,18 @@ class Execution:
         """Take what it says before it has an order: that it is ready."""
         self._take_frame()
 
+    def get_ready(self, timeout_s: float) -> bool:
+        """Wait until it is ready; False if it has died or takes too long."""
+        end = time.monotonic() + timeout_s
+        while not self.is_ready:
+            ready = {fd for fd, _ in self._poller.poll(max(0.0, end - time.monotonic()) * 1000)}
+            self._take_frame()
+            if self.frames or not ready or (self.pidfd in ready and not self.is_ready):
+                return False
+            if self._log_fd in ready:
+                self._take_log()
+        return True
+
     def order(self, go: bytes, fds: Sequence[int]) -> None:
         """Send an encoded `Go`; the deadline counts from here. Raises OSError."""
         self._cpu_before_s = cpu_clock(self.pid)

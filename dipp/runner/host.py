@@ -39,7 +39,7 @@ from dipp.runner.protocol import (
     RunBatch,
 )
 from dipp.runner.values import Policy, clip
-from dipp.runner.wait import become_subreaper
+from dipp.runner.wait import become_subreaper, wait_readable
 from dipp.sandbox.cgroups import Cgroup
 from dipp.sandbox.enclosure import enclose_host
 from dipp.sandbox.gear import Gear, find_user, make_gear, paths_of, recount
@@ -52,6 +52,8 @@ _Order = RunBatch | BatchReleased | Quit
 _ORDERS: tuple[type[_Order], ...] = (RunBatch, BatchReleased, Quit)
 # Escaped text of one byte per character; fits the field of the frame.
 LOG_LIMIT_CHARS = 2000
+# An order that comes this soon is one of a series, which a rehearsal would only hold up.
+_QUIET_S = 0.005
 # Counting the threads of a user reads all of /proc: milliseconds, which not every batch shall pay.
 _RECOUNT_S = 5.0
 
@@ -139,7 +141,7 @@ class _Host:
             is_filling = self._pool.fill_one()
             children = None if is_filling else self._pool.newly_full()
             if children is not None:
-                if children:
+                if children and not wait_readable(self._control.fileno(), _QUIET_S):
                     with contextlib.suppress(OSError):
                         # Short of something: the next batch is a little slower.
                         self._runner.rehearse()

@@ -27,6 +27,8 @@ from dipp.sandbox.gear import Gear
 # After a child died while it stood by, or could not be forked.
 _PAUSE_S = 1.0
 _MAX_DEATHS = 3
+# Getting ready takes milliseconds, more on a busy machine; then it hangs in its rehearsal.
+_READY_WAIT_S = 1.0
 # What a child is taken to hold where the kernel does not say.
 _USUAL_BYTES = 4 << 20
 
@@ -142,18 +144,19 @@ class StandbyPool:
         self._is_told = False
 
     def take(self, position: int) -> Execution | None:
-        """Return a child that stands by for a stage, if one is ready. It may have died since."""
+        """Return a child that stands by for a stage, if there is one. It may have died since.
+
+        One that is not ready yet is waited for: it will be before a new one could.
+        """
         self._is_told = False
         waiting = self._stages[position].waiting
-        if not waiting:
-            return None
-        execution = waiting[0]
-        if not execution.is_ready and execution.outfit.rehearses:
-            execution.listen()
-            if not execution.is_ready:
-                # What still rehearses may yet fail at it, and then no batch shall be lost.
-                return None
-        return waiting.popleft()
+        while waiting:
+            execution = waiting.popleft()
+            # What rehearses may yet fail at it, and then no batch shall be lost.
+            if not execution.outfit.rehearses or execution.get_ready(_READY_WAIT_S):
+                return execution
+            self.mourn(position, execution)
+        return None
 
     def prepare(self, position: int) -> None:
         """Fork a child now if none stands by for that stage, so that it is ready when needed."""
