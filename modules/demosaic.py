@@ -102,14 +102,14 @@ def _demosaic(batch: Batch, image: Image, params: Params) -> Image:
     height, width = words.shape
     if mode == "8bit":
         mosaic = _through_tables(words, colours, [_table(line, gamma, 255) for line in lines])
-        result = batch.allocate((height, width, 3), np.uint8)
+        result = batch.allocate((height, width, 3), np.uint8, zeroed=False)
         cv2.cvtColor(mosaic, code, dst=result)
     else:
         mosaic = _through_tables(words, colours, [_table(line, 1.0, 65535) for line in lines])
         linear = np.asarray(cv2.cvtColor(mosaic, code))
         end = 65535 if mode == "deep" else 255
         curve = _table((0.0, 65535.0), gamma, end)
-        result = batch.allocate((height, width, 3), curve.dtype)
+        result = batch.allocate((height, width, 3), curve.dtype, zeroed=False)
         # In strips: a fancy index makes an index array eight times the size of its bytes.
         for rows in _strips(height):
             result[rows] = curve[linear[rows]]

@@ -72,7 +72,8 @@ def _cut(batch: Batch, image: Image, corners: list[tuple[int, int]], size: int) 
         patch = pixels[row : row + size, column : column + size]
         if not patch.flags.c_contiguous:
             if copies is None:
-                copies = batch.allocate((len(corners), *patch.shape), patch.dtype)
+                shape = (len(corners), *patch.shape)
+                copies = batch.allocate(shape, patch.dtype, zeroed=False)
             copies[number] = patch
             patch = copies[number]
         result.append(image.derive(patch, items=(*others, ("px", column), ("py", row))))
