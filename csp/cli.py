@@ -1,4 +1,4 @@
-"""The command `csp`: shell, hub, monitor. Driver.
+"""The command `csp`: shell, hub, monitor, keys. Driver.
 
 Exit status 0 = did it, 1 = it failed (with a reason), 2 = wrong use.
 """
@@ -18,6 +18,7 @@ _SUMMARY = {
     "shell": "talk to nodes: ping, list, get, set, download, proc, ippc ... like csh",
     "hub": "forward frames between nodes on this or other machines (the zmqproxy)",
     "monitor": "show the traffic on a network, decoded",
+    "keys": "make, show, trust and revoke the keys that sign files and configurations",
     "help": "show this, or the options of a command",
 }
 _EPILOG = """\
@@ -139,10 +140,17 @@ def _monitor() -> Command:
     return add_parser, run
 
 
+def _keys() -> Command:
+    from csp.keys_cli import add_parser, run
+
+    return add_parser, run
+
+
 _COMMANDS: dict[str, Callable[[], Command]] = {
     "shell": _shell,
     "hub": _hub,
     "monitor": _monitor,
+    "keys": _keys,
 }
 
 

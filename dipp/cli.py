@@ -19,6 +19,7 @@ _COMMANDS = {
     "run": ("dipp.runfiles", "run a pipeline over picture files, without a network"),
     "faults": ("dipp.faults.cli", "inject the fault catalogue and see that nothing comes of it"),
     "check": ("dipp.check", "qualify a module before it is uplinked"),
+    "sign": ("dipp.sign", "a signed configuration as a line for a stock csh"),
     "bridge": ("dipp.bridge", "batches of the original camera (System V) to DIPP's queue"),
 }
 

@@ -2,8 +2,9 @@
 
 Theory of operation: the slot is checked as a whole. If it is bad, the parameter gets its last
 accepted value back, so that what ground reads and what is stored is what runs, and `log_status`
-says why. A good one is warmed up, so that the next batch does not wait for it. A vmem upload over
-the storage area takes the same way. Source: dipp.md 5 and 12, faults 54..60.
+says why; so it is with a slot that nobody signed, if the node trusts keys. A good one is warmed up,
+so that the next batch does not wait for it. A vmem upload over the storage area takes the same way.
+Source: dipp.md 5 and 12, faults 54..60.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dipp.config.definition import PARAM_SLOT_COUNT, PIPELINE_COUNT
 from dipp.errors import ContentError, status_word
 from dipp.params import Telemetry, params_name, pipeline_name
 from dipp.runner.values import Chain
+from dipp.signedslot import SlotGate
 from dipp.slots import ModuleMissingError, Slots
 
 
@@ -29,6 +31,7 @@ class Configuration:
         telemetry: Telemetry,
         log_status: Callable[[int], None],
         warm: Callable[[Chain], None],
+        gate: SlotGate | None = None,
     ) -> None:
         """Load what is stored; whatever of it is bad is reported and not configured."""
         self._table = table
@@ -36,6 +39,7 @@ class Configuration:
         self._telemetry = telemetry
         self._log_status = log_status
         self._warm = warm
+        self._gate = gate or SlotGate(0)
         self._accepted: dict[str, bytes] = {}
         for number in range(1, PARAM_SLOT_COUNT + 1):
             self._adopt(params_name(number), number, self._load_params, self._on_params)
@@ -56,7 +60,7 @@ class Configuration:
         value = _value(parameter)
         self._accepted[name] = value
         try:
-            load(number, value)
+            load(number, self._gate.recall(parameter.id, value))
         except ContentError as error:
             self._telemetry.count("config_rejects")
             self._log_status(status_word(error.code))
@@ -64,7 +68,7 @@ class Configuration:
 
     def _on_params(self, number: int, parameter: Parameter) -> None:
         try:
-            users = self._slots.set_params(number, _value(parameter))
+            users = self._slots.set_params(number, self._admitted(parameter))
         except ContentError as error:
             self._reject(parameter, status_word(error.code))
             return
@@ -74,7 +78,7 @@ class Configuration:
 
     def _on_pipeline(self, number: int, parameter: Parameter) -> None:
         try:
-            self._slots.set_pipeline(number, _value(parameter))
+            self._slots.set_pipeline(number, self._admitted(parameter))
         except ModuleMissingError as error:
             self._reject(parameter, status_word(error.code, number, error.module))
             return
@@ -83,6 +87,9 @@ class Configuration:
             return
         self._accepted[parameter.name] = _value(parameter)
         self.warm(number)
+
+    def _admitted(self, parameter: Parameter) -> bytes:
+        return self._gate.admit(parameter.id, _value(parameter))
 
     def _reject(self, parameter: Parameter, status: int) -> None:
         self._telemetry.count("config_rejects")

@@ -3,7 +3,7 @@
 Theory of operation: `Code` is the one table; telemetry, shell, documentation and the runner read
 its rows. Modules own 1..99 (reported as 700 + number) and may set any number >= 100 verbatim, so a
 code on the wire is a plain int that may not be in the table. Source: dipp.md 11; 202, 305..308,
-518 and 603..607 are ours.
+518, 519 and 603..607 are ours.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Code(IntEnum):
     BROTLI = 516, False, "configuration does not decompress"
     CLOCK = 517, False, "clock could not be read"
     CONFIG_INVALID = 518, False, "configuration rejected as a whole"
+    SIGNATURE = 519, False, "signature missing, wrong, or older than one accepted before"
     SIGNAL = 600, False, "module died by a signal"
     EXIT_WITHOUT_CODE = 601, False, "module ended with an error but without a code"
     TIMEOUT = 602, True, "module exceeded its time"

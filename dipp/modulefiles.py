@@ -4,7 +4,8 @@ Theory of operation: a name is searched in the uplinked modules of the state dir
 among those that ship with the product, whose families (packages such as `modules/aurora`) follow
 their parent. Only regular files directly in those directories count; symbolic links do not, so
 nothing leads out of them. The content is hashed, and the hash goes with
-the chain to the host, which refuses a file that changed meanwhile. Nothing of a module is executed
+the chain to the host, which refuses a file that changed meanwhile. What was uplinked is checked
+for its signature, if the node asks for one. Nothing of a module is executed
 or parsed here. Source: dipp.md 13, defects D8, D12, D21; faults 46, 47, 53.
 """
 
@@ -14,7 +15,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -66,11 +67,32 @@ def _families(directory: Path) -> list[Path]:
     ]
 
 
+def _trust_all(file_name: str, sha256: bytes) -> None:
+    """Let every file pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uplinked:
+    """The directory of uplinked files, and who may be used of them.
+
+    `check` is called with file name and SHA-256, and raises ContentError (519).
+    """
+
+    directory: Path
+    check: Callable[[str, bytes], None] = _trust_all
+
+
 class ModuleLibrary:
     """The module files that chains may use."""
 
-    def __init__(self, directories: Sequence[Path]) -> None:
-        """Search these directories in this order, each before its families; they need not exist."""
+    def __init__(self, directories: Sequence[Path], uplinked: Uplinked | None = None) -> None:
+        """Search these directories in this order, each before its families; they need not exist.
+
+        `uplinked` comes before them all.
+        """
+        self._uplinked = uplinked
+        if uplinked is not None:
+            directories = (uplinked.directory, *directories)
         self._directories = tuple(
             place for directory in directories for place in (directory, *_families(directory))
         )
@@ -79,7 +101,8 @@ class ModuleLibrary:
     def find(self, name: str) -> ModuleFile:
         """Return the current file of a module.
 
-        Raises ContentError: 501 if there is none that can be read, 502 if it has no `run`.
+        Raises ContentError: 501 if there is none that can be read, 502 if it has no `run`, 519 if
+        its signature is missing or wrong.
         """
         if not MODULE_NAME.fullmatch(name):
             raise ContentError(f"module name {name!r} is not allowed", Code.MODULE_NOT_FOUND)
@@ -92,6 +115,18 @@ class ModuleLibrary:
                     raise ContentError(f"{seen.file.path} has no run", Code.MODULE_NO_RUN)
                 return seen.file
         raise ContentError(f"module {name} not found", Code.MODULE_NOT_FOUND)
+
+    def check_beside(self, file: ModuleFile, names: Iterable[str]) -> None:
+        """Check those files that lie beside an uplinked module under these names: its models.
+
+        Raises ContentError (519).
+        """
+        uplinked = self._uplinked
+        if uplinked is None or file.path.parent != uplinked.directory:
+            return
+        for name in names:
+            if os.path.basename(name) == name and (uplinked.directory / name).is_file():
+                self._look(name, uplinked.directory / name)
 
     def _look(self, name: str, path: Path) -> _Seen | None:
         try:
@@ -111,7 +146,11 @@ class ModuleLibrary:
         seen = self._seen.get(path)
         if seen is None or seen.identity != identity:
             content = read(MODULE_LIMIT_BYTES)
-            file = ModuleFile(name=name, path=path, sha256=hashlib.sha256(content).hexdigest())
-            mentions_run = _MENTIONS_RUN[path.suffix].search(content) is not None
+            digest = hashlib.sha256(content)
+            if self._uplinked is not None and path.parent == self._uplinked.directory:
+                self._uplinked.check(path.name, digest.digest())
+            file = ModuleFile(name=name, path=path, sha256=digest.hexdigest())
+            entry = _MENTIONS_RUN.get(path.suffix)
+            mentions_run = entry is not None and entry.search(content) is not None
             seen = self._seen[path] = _Seen(identity, file, mentions_run)
         return seen

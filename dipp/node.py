@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from csp.files.server import FilesServer
+from csp.files.status import FilesError
 from csp.files.store import FileStore
+from csp.keyfiles import FOLDER as KEYS_FOLDER
+from csp.keyfiles import load_trust
+from csp.ledger import LEDGER_BYTES, Ledger
 from csp.links.base import Link
 from csp.loop import Loop
 from csp.node import CspNode
@@ -27,11 +31,12 @@ from csp.services import Identity
 from csp.vmem.file import FileArea
 from dipp.configuration import Configuration
 from dipp.dtp import DTP_PORT, DtpServer
+from dipp.errors import Code, ContentError
 from dipp.eventlog import EventLog
 from dipp.index import INDEX_PORT, IndexService
 from dipp.intake import DEFAULT_QUEUE, Intake
 from dipp.journal import Journal
-from dipp.modulefiles import ModuleLibrary, packaged_modules
+from dipp.modulefiles import ModuleLibrary, Uplinked, packaged_modules
 from dipp.params import (
     BATCH_ABORT,
     LOG_STATUS,
@@ -48,6 +53,7 @@ from dipp.ring import open_ring
 from dipp.ringarea import RingArea, RingService
 from dipp.ringindex import RingGeometry
 from dipp.runner.executor import Executor, ForgeHandle, Limits
+from dipp.signedslot import SlotGate
 from dipp.slots import Slots
 from dipp.state import StateDir
 from dipp.worker import Worker
@@ -82,9 +88,14 @@ class DippNode:
     """A running DIPP. `close` ends it and everything it started."""
 
     def __init__(self, loop: Loop, forge: ForgeHandle, config: NodeConfig) -> None:
-        """Raises MisuseError if the state directory is in use or does not fit, OSError."""
+        """Raises MisuseError if the state directory is in use or does not fit, OSError.
+
+        csp's MisuseError for keys that cannot be used.
+        """
         self.loop = loop
         self.config = config
+        # Before anything is opened: without its keys this node must not start.
+        self.trust = load_trust(config.state_dir / KEYS_FOLDER)
         self.state = StateDir(config.state_dir)
         self.table = make_table()
         self.telemetry = Telemetry(self.table)
@@ -111,6 +122,8 @@ class DippNode:
             evicted_through=self.journal.state.totals.evicted_through,
             durable=config.durable,
         )
+        self.ledger = Ledger(FileArea("ledger", state.ledger, LEDGER_BYTES))
+        self.telemetry.put("signing_required", int(self.trust is not None))
         self.telemetry.put("ring_resets", int(was_damaged))
         self.telemetry.put("journal_damaged", self.journal.damaged_bytes)
 
@@ -132,21 +145,26 @@ class DippNode:
         self.csp.stack.listen(INDEX_PORT, IndexService(self.ring).serve)
 
     def _compose_pipeline(self) -> None:
-        directories = (
-            self.state.active_modules, *self.config.module_dirs, packaged_modules()
-        )  # fmt: skip
-        self.slots = Slots(ModuleLibrary(directories), self._timeout_s)
+        uplinked = Uplinked(directory=self.state.active_modules, check=self._check_uplinked)
+        directories = (*self.config.module_dirs, packaged_modules())
+        self.slots = Slots(ModuleLibrary(directories, uplinked), self._timeout_s)
+        # Before the configuration, which loads chains; it hears of every later change.
+        self.uploads = FileStore(
+            self.state.modules,
+            lambda name: self.configuration.modules_changed(name),
+            shipped=[packaged_modules()],
+            trust=self.trust,
+            ledger=self.ledger,
+        )
         self.configuration = Configuration(
             self.table,
             self.slots,
             telemetry=self.telemetry,
             log_status=self.log_status,
             warm=self.executor.warm,
+            gate=SlotGate(self.config.address, self.trust, self.ledger, self._count_signature),
         )
-        uploads = FileStore(
-            self.state.modules, self.configuration.modules_changed, shipped=[packaged_modules()]
-        )
-        self.files = FilesServer(self.csp.stack, uploads)
+        self.files = FilesServer(self.csp.stack, self.uploads)
         self.events = EventLog(
             self.state.log, now=lambda: self.loop.scheduler.now, wall_unix=self.csp.wall.now
         )
@@ -184,6 +202,16 @@ class DippNode:
     def log_status(self, status: int) -> None:
         """Keep the latest error."""
         self.table[LOG_STATUS].set(status)
+
+    def _check_uplinked(self, file_name: str, sha256: bytes) -> None:
+        try:
+            self.uploads.signatures.check(file_name, sha256)
+        except FilesError as error:
+            self._count_signature()
+            raise ContentError(str(error), Code.SIGNATURE) from error
+
+    def _count_signature(self) -> None:
+        self.telemetry.count("signature_rejects")
 
     def _timeout_s(self) -> float:
         return float(self.telemetry.get(MODULE_TIMEOUT))

@@ -92,6 +92,8 @@ _TELEMETRY = (
         234, "stage_out", _U32, "Last batch: bytes each module wrote", unit="B",
         array_size=MAX_MODULES,
     ),
+    _Gauge(235, "signing_required", _U8, "1 if files and configurations must be signed"),
+    _Gauge(236, "signature_rejects", _U32, "Configurations and files refused: signature", _ERRORS),
     _Gauge(240, "crash_total", _U32, "Crash records ever made since boot", _ERRORS),
 )  # fmt: skip
 FIRST_CRASH_ID = 241

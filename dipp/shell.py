@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from csp.keyfiles import operator_key
 from csp.param.client import PushItem, RemoteParam
 from csp.param.spec import ParamSpec
 from csp.param.types import Mask, ParamType
 from csp.shell.command import NODE_OPTIONS, Args, Command, Option, Positional, UsageError, integer
 from csp.shell.completers import files
 from csp.shell.session import CommandFailed, Session
+from csp.signing import fingerprint
 from csp.stack import Stack
 from dipp.batch import split_blocks
 from dipp.config.codec import SLOT_SIZE_BYTES, encode_module, encode_pipeline
@@ -24,6 +26,7 @@ from dipp.errors import DippError, describe, split_status
 from dipp.index import IndexEntry, fetch_count, fetch_entry
 from dipp.metadata import Metadata
 from dipp.pictures import save_metadata, save_picture
+from dipp.signedslot import sign_slot
 
 _RING = "images"
 _INDEX_TIMEOUT_S = 5.0
@@ -89,9 +92,21 @@ async def _push_slot(session: Session, args: Args, base_id: int, name: str, slot
         array_size=SLOT_SIZE_BYTES,
         mask=Mask.CONF,
     )
+    slot = _signed(session, args, spec, slot)
     session.params.timeout_s = session.timeout_of(args)
     item = PushItem(param=RemoteParam(spec=spec, node=node), value=slot)
     await session.params.push(node, [item], ack=not args.no_ack)
+
+
+def _signed(session: Session, args: Args, spec: ParamSpec, slot: bytes) -> bytes:
+    key = operator_key(args.key)
+    if key is None:
+        return slot
+    counter = key.next_counter()
+    session.out(f"  signed with {fingerprint(key.signer.public_key)}, counter {counter}")
+    return sign_slot(
+        slot, key.signer, node=session.node_of(args), parameter_id=spec.id, counter=counter
+    )
 
 
 @_reports_dipp_errors
@@ -209,6 +224,10 @@ async def _status(session: Session, args: Args) -> None:
 
 
 _NO_ACK = Option(short="-a", long="--no-ack", help="do not ask for the value back")
+_KEY = Option(
+    short="-k", long="--key", metavar="FILE",
+    help="private key to sign with (default: $PAYLOAD_KEY, or unsigned)",
+)  # fmt: skip
 _FILE = Positional(name="file", complete=files, help="YAML")
 
 COMMANDS = (
@@ -216,14 +235,14 @@ COMMANDS = (
         path=("ippc", "pipeline"),
         summary="configure a pipeline from a YAML file",
         run=_pipeline,
-        options=(*NODE_OPTIONS, _NO_ACK),
+        options=(*NODE_OPTIONS, _NO_ACK, _KEY),
         positionals=(Positional(name="index", convert=integer, help="1..6"), _FILE),
     ),
     Command(
         path=("ippc", "module"),
         summary="fill a module parameter slot from a YAML file",
         run=_module,
-        options=(*NODE_OPTIONS, _NO_ACK),
+        options=(*NODE_OPTIONS, _NO_ACK, _KEY),
         positionals=(Positional(name="index", convert=integer, help="1..20"), _FILE),
     ),
     Command(

@@ -18,11 +18,12 @@ from dipp.config.definition import (
     NO_PARAMS,
     PARAM_SLOT_COUNT,
     PIPELINE_COUNT,
+    ConfigValue,
     ModuleConfig,
     PipelineDefinition,
 )
 from dipp.errors import Code, ContentError
-from dipp.modulefiles import ModuleLibrary
+from dipp.modulefiles import ModuleFile, ModuleLibrary
 from dipp.runner.values import Chain, ModuleStep
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -63,7 +64,10 @@ class Slots:
         self._pipelines[number] = decode_pipeline(value)
 
     def set_pipeline(self, number: int, value: bytes) -> None:
-        """Replace a pipeline. Raises ContentError (516, 518) or ModuleMissingError (501, 502)."""
+        """Replace a pipeline.
+
+        Raises ContentError (516, 518), ModuleMissingError (501, 502, 519).
+        """
         definition = decode_pipeline(value)
         if definition is not None:
             self._steps(definition)
@@ -82,7 +86,7 @@ class Slots:
         """Return the chain for a batch.
 
         Raises ContentError (500) for a pipeline that does not exist or is not configured,
-        ModuleMissingError (501, 502).
+        ModuleMissingError (501, 502, 519).
         """
         definition = self._pipelines.get(pipeline_id)
         if definition is None:
@@ -112,14 +116,25 @@ class Slots:
             except ContentError as error:
                 raise ModuleMissingError(str(error), error.code, index) from error
             config = None if step.param_id == NO_PARAMS else self._params[step.param_id]
+            params = () if config is None else config.parameters
+            self._check_models(file, params, index)
             steps.append(
                 ModuleStep(
                     index=index,
                     name=step.name,
                     path=str(file.path),
                     sha256=file.sha256,
-                    params=() if config is None else config.parameters,
+                    params=params,
                     timeout_s=timeout_s,
                 )
             )
         return tuple(steps)
+
+    def _check_models(
+        self, file: ModuleFile, params: tuple[tuple[str, ConfigValue], ...], index: int
+    ) -> None:
+        texts = (value for _, value in params if isinstance(value, str))
+        try:
+            self._library.check_beside(file, texts)
+        except ContentError as error:
+            raise ModuleMissingError(str(error), error.code, index) from error

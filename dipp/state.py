@@ -36,6 +36,7 @@ class StateDir:
         self.quarantine = path / "quarantine"
         self.modules = path / "modules"
         self.log = path / "log"
+        self.ledger = path / "ledger"
         self.active_modules = self.modules / "active"
         for name in ("staged", "active", "previous"):
             (self.modules / name).mkdir(mode=0o700, parents=True, exist_ok=True)

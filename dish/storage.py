@@ -49,8 +49,9 @@ class ProcedureFile:
     def save(self, procedures: dict[int, Procedure]) -> None:
         """Make this set durable. Raises OSError."""
         data = encode_image(procedures)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._new.open("wb") as file:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with open(os.open(self._new, flags, 0o600), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -29,6 +29,7 @@ DRIVERS = (
     "csp/files/disk.py",
     "csp/files/testing.py",
     "csp/hub.py",
+    "csp/keyfiles.py",
     "csp/links/",
     "csp/loop.py",
     "csp/monitor_cli.py",

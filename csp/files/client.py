@@ -28,11 +28,13 @@ from csp.files.wire import (
     Reply,
     Request,
     Rollback,
+    Sign,
     VersionKind,
     check_name,
     decode_answer,
 )
 from csp.sched import Timeout
+from csp.signing import Seal
 from csp.stack import Stack
 
 # Names on board are far fewer; more entries are not a list.
@@ -141,6 +143,15 @@ class FilesClient:
         return make_plan(name, content, await self.entry(name), bases, self.budget)
 
     # -- changing
+
+    async def sign(self, name: str, sha256: bytes, seal: Seal) -> bool:
+        """Vouch for a content that is on board or will be uploaded.
+
+        Returns False if the node asks for no signatures. Raises FilesError (BAD_SIGNATURE,
+        OLD_SIGNATURE), PeerError.
+        """
+        request = Sign(name=check_name(name), sha256=sha256, seal=seal.encode())
+        return await self._ask(request) is Status.DONE
 
     async def upload(
         self, plan: Plan, *, report: Report = _ignore, patience_s: float = 60.0

@@ -43,7 +43,7 @@ class SystemStoreOps(SystemFileOps):
 
     def make_folder(self, path: str) -> None:
         """Create a folder and its parents; harmless if it is there."""
-        os.makedirs(path, exist_ok=True)
+        os.makedirs(path, mode=0o700, exist_ok=True)
 
     def list_files(self, path: str) -> list[str]:
         """Return the names of the regular files in a folder, sorted; no symbolic links."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from csp.connection import Connection
-from csp.errors import DecodeError
-from csp.files.status import FilesError, Status
+from csp.errors import DecodeError, MisuseError
+from csp.files.status import SIGNATURE_STATUS, FilesError, Status
 from csp.files.store import FileStore, Stage
 from csp.files.wire import (
     FILES_PORT,
@@ -24,6 +24,7 @@ from csp.files.wire import (
     Offer,
     Reply,
     Rollback,
+    Sign,
     decode_request,
 )
 from csp.stack import Stack
@@ -41,6 +42,7 @@ class FilesCounters:
     installed: int = 0
     received_bytes: int = 0
     refused: int = 0
+    signatures_refused: int = 0
     storage_faults: int = 0
 
 
@@ -87,6 +89,11 @@ class _Session:
             failed = Reply(status=Status.BAD_REQUEST)
         except FilesError as error:
             failed = Reply(status=error.status)
+            self._counters.signatures_refused += error.status in SIGNATURE_STATUS
+        except MisuseError:
+            # The ledger of signatures: full, or its disk is.
+            self._counters.storage_faults += 1
+            failed = Reply(status=Status.STORAGE_FAILED, errno=errno.EIO)
         except OSError as error:
             self._counters.storage_faults += 1
             number = error.errno or errno.EIO
@@ -113,6 +120,9 @@ class _Session:
         elif isinstance(request, Delete):
             self._store.delete(request.name, request.parts)
             await self._answer(Reply(status=Status.DONE))
+        elif isinstance(request, Sign):
+            kept = self._store.sign(request.name, request.sha256, request.seal)
+            await self._answer(Reply(status=Status.DONE if kept else Status.ALREADY))
         return True
 
     async def _begin(self, offer: Offer) -> None:

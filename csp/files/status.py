@@ -24,7 +24,12 @@ class Status(IntEnum):
     NOT_FOUND = 18
     REPLACED = 19
     TOO_MANY = 20
+    UNSIGNED = 21
+    BAD_SIGNATURE = 22
+    OLD_SIGNATURE = 23
 
+
+SIGNATURE_STATUS = frozenset({Status.UNSIGNED, Status.BAD_SIGNATURE, Status.OLD_SIGNATURE})
 
 MEANING: dict[Status, str] = {
     Status.DONE: "done",
@@ -41,6 +46,9 @@ MEANING: dict[Status, str] = {
     Status.NOT_FOUND: "no such file or version on board",
     Status.REPLACED: "another upload or a delete took this one's place",
     Status.TOO_MANY: "the node holds as many files as it may",
+    Status.UNSIGNED: "the node takes signed files only; upload it with --key",
+    Status.BAD_SIGNATURE: "no key that the node trusts signed this content under this name",
+    Status.OLD_SIGNATURE: "a newer version of this file was signed; sign this one again to use it",
 }
 
 

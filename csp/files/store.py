@@ -3,7 +3,8 @@
 Theory of operation: below the store's folder, `active/` holds the files in use, `previous/` the
 version before each (see `csp.files.versions`), and `staged/` what is not yet a file, among it
 `NAME~stage`, the upload under way (see `csp.files.stagelog`). Nothing becomes a file before length,
-CRC32C and SHA-256 of its whole content are right. One process owns the folder.
+CRC32C and SHA-256 of its whole content are right, and, if the node trusts keys, one of them signed
+it (`csp.files.signatures`, folder `signed/`). One process owns the folder.
 Source: dipp.md 12 and 14.5, design.md 9.
 """
 
@@ -26,10 +27,13 @@ from csp.files.disk import (
     write_file,
 )
 from csp.files.forms import Form, decode_form
+from csp.files.signatures import Signatures
 from csp.files.stagelog import PIECE_MIN_BYTES, Scan, encode_header, encode_piece, file_limit, scan
 from csp.files.status import FilesError, Status
 from csp.files.versions import Versions
 from csp.files.wire import DIGEST_BYTES, Entry, Offer, Part, StageState, check_name
+from csp.ledger import Ledger
+from csp.signing import Trust
 
 _STAGE, _STAGE_NEW = "~stage", "~stage~part"
 # At 9.6 kbit/s a power cut then costs at most some ten seconds of uplink.
@@ -144,7 +148,8 @@ class FileStore:
 
     `installed` is called with the name whenever another version has become active, also by
     rollback or delete. `shipped` are existing folders with versions that came with the software;
-    they are listed and serve as bases of deltas, and are never written.
+    they are listed and serve as bases of deltas, and are never written. With `trust`, which needs
+    a `ledger`, no content becomes active that was not signed.
     """
 
     def __init__(
@@ -155,6 +160,8 @@ class FileStore:
         limits: Limits | None = None,
         shipped: Sequence[Path | str] = (),
         ops: StoreOps | None = None,
+        trust: Trust | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.limits = limits if limits is not None else Limits()
         self._ops: StoreOps = ops if ops is not None else SystemStoreOps()
@@ -162,6 +169,7 @@ class FileStore:
         self._staged = f"{self._folder}/staged"
         self._stages: dict[str, Stage] = {}
         self._ops.make_folder(self._staged)
+        self.signatures = Signatures(f"{self._folder}/signed", self._ops, trust, ledger)
         self._versions = Versions(
             self._folder, self._staged, [str(each) for each in shipped], installed, self._ops
         )
@@ -237,6 +245,8 @@ class FileStore:
             raise FilesError(Status.TOO_LARGE, f"{offer.content_size} bytes, {limit} allowed")
         if offer.form is Form.PLAIN and offer.wire_size != offer.content_size:
             raise FilesError(Status.BAD_REQUEST, "plain content of two sizes")
+        # Now and not only at the end: the uplink is too slow for what will be refused.
+        self.signatures.check_new(name, offer.content_sha256)
         self.base(offer)
         self._retire(name)
         found = self._scan(name)
@@ -280,7 +290,11 @@ class FileStore:
         return found
 
     def install(self, name: str, content: bytes) -> None:
-        """Make verified content the active version and end its upload. Raises OSError."""
+        """Make verified content the active version and end its upload.
+
+        Raises FilesError if nobody may use it, OSError.
+        """
+        self.signatures.check_new(name, hashlib.sha256(content).digest())
         self._versions.install(name, content)
         self.drop_stage(name)
 
@@ -312,9 +326,24 @@ class FileStore:
     def rollback(self, name: str, sha256: bytes) -> bool:
         """Exchange active and previous version if the previous one has this hash.
 
-        Returns False if it is active already. Raises FilesError (NOT_FOUND), OSError.
+        Returns False if it is active already. Raises FilesError (NOT_FOUND, UNSIGNED,
+        BAD_SIGNATURE), OSError.
         """
-        return self._versions.rollback(check_name(name), sha256)
+        self.signatures.check(check_name(name), sha256)
+        return self._versions.rollback(name, sha256)
+
+    def sign(self, name: str, sha256: bytes, seal: bytes) -> bool:
+        """Keep the signature of a content that is here or will come.
+
+        Returns False if none is needed. Raises FilesError (BAD_SIGNATURE, OLD_SIGNATURE),
+        OSError, MisuseError if the ledger fails.
+        """
+        check_name(name)
+        if not self.signatures.accept(name, sha256, seal):
+            return False
+        kept = {each.sha256 for each in self._versions.of(name)}
+        self.signatures.forget(name, {sha256, *kept})
+        return True
 
     def delete(self, name: str, parts: Part) -> None:
         """Remove parts of what is there under a name. Raises FilesError if nothing was, OSError."""

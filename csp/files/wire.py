@@ -1,9 +1,10 @@
 """The messages of the file service, port 9: each one RDP packet. Pure.
 
-The ground asks with LIST, OFFER, DATA, ROLLBACK or DELETE; the node answers with ENTRY and END, or
-with STATUS. An upload is one OFFER, answered with the offset to continue from, then DATA without
-acknowledgement by message, then one STATUS. All numbers are little endian, a name is a length byte
-and ASCII, and every message has one valid length. Source: dipp.md 14.5 (which leaves it open).
+The ground asks with LIST, OFFER, DATA, ROLLBACK, DELETE or SIGN; the node answers with ENTRY and
+END, or with STATUS. An upload is one OFFER, answered with the offset to continue from, then DATA
+without acknowledgement by message, then one STATUS. All numbers are little endian, a name is a
+length byte and ASCII, and every message has one valid length. Source: dipp.md 14.5 (which leaves it
+open).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from csp.errors import DecodeError, MisuseError
 from csp.files.forms import Form
 from csp.files.status import FilesError, Status
 from csp.packet import SAFE_DATA_BYTES
+from csp.signing import SEAL_BYTES
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -43,6 +45,7 @@ class Kind(IntEnum):
     DATA = 0x03
     ROLLBACK = 0x04
     DELETE = 0x05
+    SIGN = 0x06
     ENTRY = 0x81
     END = 0x82
     STATUS = 0x83
@@ -146,6 +149,19 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """Say who vouches for a content under a name, ahead of the content. `seal` is a coded Seal."""
+
+    name: str
+    sha256: bytes
+    seal: bytes
+
+    def encode(self) -> bytes:
+        """Encode the message."""
+        return bytes([Kind.SIGN]) + self.sha256 + self.seal + _encode_name(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """One version of a file on board."""
 
@@ -217,7 +233,7 @@ class Reply:
         return bytes([Kind.STATUS]) + _REPLY.pack(self.status, self.errno, self.offset)
 
 
-Request = ListFiles | Offer | Data | Rollback | Delete
+Request = ListFiles | Offer | Data | Rollback | Delete | Sign
 Answer = Entry | End | Reply
 
 
@@ -248,6 +264,9 @@ def decode_request(message: bytes) -> Request:
         if not 0 < number <= Part.ALL:
             raise DecodeError("unknown part", offset=1, actual=number)
         request = Delete(parts=Part(number), name=reader.name())
+    elif kind is Kind.SIGN:
+        sha256, seal = reader.take(SHA256_BYTES), reader.take(SEAL_BYTES)
+        request = Sign(sha256=sha256, seal=seal, name=reader.name())
     else:
         raise DecodeError("an answer where a request belongs", offset=0, actual=int(kind))
     reader.finish()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+from csp.errors import DecodeError
 from csp.files.archive import default_archive, read_bases
 from csp.files.client import CONNECT_TIMEOUT_S, FilesClient
 from csp.files.forms import Form
 from csp.files.transfer import LinkBudget, Plan
 from csp.files.wire import Entry, Part, VersionKind
+from csp.keyfiles import operator_key
 from csp.shell.command import NODE_OPTIONS, Args, Command, Option, Positional, UsageError
 from csp.shell.completers import files
 from csp.shell.session import CommandFailed, Session
+from csp.signing import Seal, decode_seal
 
 # How much of a SHA-256 identifies a version to an operator.
 _SHORT_HASH = 12
@@ -46,7 +50,10 @@ async def _upload(session: Session, args: Args) -> None:
     plan = await client.plan(name, content, bases)
     for line in describe_plan(plan, entry):
         session.out(line)
-    if plan.offer is None or args.plan:
+    if args.plan:
+        return
+    await _sign(session, client, args, name, content)
+    if plan.offer is None:
         return
     began = session.scheduler.now
     stream = len(plan.stream)
@@ -60,6 +67,30 @@ async def _upload(session: Session, args: Args) -> None:
         f"{name}: active on node {client.node} after {session.scheduler.now - began:.1f} s, "
         f"{done.packets} packets sent, {done.repeated} repeated"
     )
+
+
+def _seal(args: Args, name: str, content: bytes) -> Seal | None:
+    """Return the signature to send: from a file, made with a key, or none."""
+    if args.signature is not None:
+        text = Path(args.signature).expanduser().read_text("ascii", errors="replace")
+        try:
+            return decode_seal(bytes.fromhex(text))
+        except (ValueError, DecodeError) as error:
+            raise CommandFailed(f"{args.signature} is not what `csp keys sign` writes") from error
+    key = operator_key(args.key)
+    return None if key is None else key.signer.seal_file(name, content, key.next_counter())
+
+
+async def _sign(
+    session: Session, client: FilesClient, args: Args, name: str, content: bytes
+) -> None:
+    seal = _seal(args, name, content)
+    if seal is None:
+        return
+    if await client.sign(name, hashlib.sha256(content).digest(), seal):
+        session.out(f"{name}: signature {seal.counter} accepted")
+    else:
+        session.out(f"{name}: node {client.node} asks for no signatures")
 
 
 def describe_plan(plan: Plan, entry: Entry | None = None) -> list[str]:
@@ -172,6 +203,14 @@ COMMANDS = (
             Option(
                 short="-w", long="--wait", metavar="S", convert=_positive, default=60.0,
                 help="wait for the node this long, as over a gap between passes (default: 60)",
+            ),
+            Option(
+                short="-k", long="--key", metavar="FILE",
+                help="private key to sign with (default: $PAYLOAD_KEY, or unsigned)",
+            ),
+            Option(
+                short="-S", long="--signature", metavar="FILE",
+                help="signature made elsewhere with `csp keys sign`",
             ),
         ),
         positionals=(Positional(name="file", help="what to upload", complete=files),),

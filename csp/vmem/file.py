@@ -58,7 +58,7 @@ class SystemFileOps:
 
     def open(self, path: str, flags: int) -> int:
         """Open a file or directory and return its descriptor."""
-        return os.open(path, flags | os.O_CLOEXEC, 0o644)
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
     def write(self, fd: int, data: bytes) -> int:
         """Write some of the data and return how much."""

@@ -22,6 +22,7 @@ from csp.files.wire import (
     Part,
     Reply,
     Rollback,
+    Sign,
     StageState,
     Version,
     VersionKind,
@@ -73,6 +74,7 @@ REQUESTS = [
     (Data(data=b"abc"), "03616263"),
     (Rollback(name="a", sha256=SHA), "04" + SHA.hex() + "0161"),
     (Delete(name="a", parts=Part.STAGE | Part.PREVIOUS), "05050161"),
+    (Sign(name="a", sha256=SHA, seal=b"\x05" * 68), "06" + SHA.hex() + "05" * 68 + "0161"),
 ]  # fmt: skip
 ANSWERS = [
     (Entry(name="a"), "8100000161"),
