@@ -77,6 +77,11 @@ def skip_if_equal(k: Constant, count: int) -> Instruction:
     return Instruction(_JEQ, k, count, 0)
 
 
+def skip_unless_equal(k: Constant, count: int) -> Instruction:
+    """Skip so many instructions if the loaded word is not the constant."""
+    return Instruction(_JEQ, k, 0, count)
+
+
 def skip_if_below(k: int, count: int) -> Instruction:
     """Skip so many instructions if the loaded word is less than the constant."""
     return Instruction(_JGE, k, 0, count)

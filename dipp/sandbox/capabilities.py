@@ -20,8 +20,10 @@ _NONE = bytes(_SET.size)
 _HEADER = struct.pack("<Ii", 0x20080522, 0)
 
 CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, KILL, SETGID, SETUID = 0, 1, 2, 3, 5, 6, 7
-# What a host needs to read modules, to give away scratch directories and to end children.
-OF_HOSTS = (CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, KILL, SETGID, SETUID)
+# What a host needs to read modules, whoever owns them.
+OF_HOSTS = (DAC_OVERRIDE, DAC_READ_SEARCH)
+# And if its children become another user.
+OF_HOSTS_WITH_USER = (*OF_HOSTS, CHOWN, FOWNER, KILL, SETGID, SETUID)
 
 
 def keep_only(kept: Collection[int] = ()) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dipp.runner.values import Policy
 from dipp.sandbox import capabilities, landlock, limits, seccomp
 from dipp.sandbox.cgroups import Cgroup
+from dipp.sandbox.environment import forget_environment
 from dipp.sandbox.gear import host_rules
 from dipp.sandbox.ladder import reason_of
 from dipp.sandbox.namespaces import separate_network
@@ -50,11 +51,13 @@ def enclose_host(
             raise OSError(errno.ENOSYS, "no table")
         seccomp.install(seccomp.build_filter(Who.HOST, architecture).finish(os.getpid()))
 
+    kept = capabilities.OF_HOSTS_WITH_USER if policy.user else capabilities.OF_HOSTS
     steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("environment", forget_environment),
         ("oom-first", limits.be_killed_first),
         ("cgroup", enter_cgroup),
         ("network", separate_network),
-        ("capabilities", lambda: capabilities.keep_only(capabilities.OF_HOSTS)),
+        ("capabilities", lambda: capabilities.keep_only(kept)),
         ("no-new-privileges", limits.forbid_privileges),
         ("landlock", restrict_files),
         ("seccomp", filter_calls),

@@ -36,6 +36,7 @@ RUNGS: tuple[RungName, ...] = (
     RungName("namespaces", "own process numbers, queues and segments"),
     RungName("network", "a network namespace with nothing in it"),
     RungName("cgroup", "bounded number of processes, whoever it runs as"),
+    RungName("environment", "no environment variables but harmless ones"),
 )
 
 

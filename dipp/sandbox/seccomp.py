@@ -78,6 +78,11 @@ def _check(unless: Unless, error: int) -> list[bpf.Instruction]:
     load = bpf.load_argument(unless.index)
     if unless.no_bits:
         return [load, bpf.skip_if_no_bit(unless.no_bits, 1), bpf.refuse(error)]
+    if unless.none_of:
+        # Each goes to the refusal; the last one, and whatever else, over it.
+        *others, last = unless.none_of
+        jumps = [bpf.skip_if_equal(value, len(others) - i) for i, value in enumerate(others)]
+        return [load, *jumps, bpf.skip_unless_equal(last, 1), bpf.refuse(error)]
     values = unless.values
     # The first value jumps over all the others and the refusal.
     matches = [bpf.skip_if_equal(value, len(values) - i) for i, value in enumerate(values)]

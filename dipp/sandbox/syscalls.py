@@ -2,10 +2,11 @@
 
 Theory of operation: a group is refused to the module child, to native modules in it, and to the
 host that loads modules, as `GROUPS` says. A row with `unless` is refused only if one of its
-arguments is something else than what is listed there. Everything refused fails with EPERM, which
-Python raises as PermissionError; a libc that finds no clone3 falls back to clone, whose arguments
-can be looked at. The numbers are those of x86-64 and of AArch64; None where there is no such call.
-Source: issue 6, style-anchors.md Annex A (27..31, 33), the kernel's syscall tables.
+arguments is not as it says there. Everything refused fails with EPERM, which Python raises as
+PermissionError; a libc that finds no clone3 falls back to clone, whose arguments can be looked at.
+The numbers are those of x86-64 and of AArch64; None where there is no such call.
+Source: issue 6, style-anchors.md Annex A (27..31, 33), the kernel's syscall tables; what Landlock
+leaves open (modes, owners, watches, leases) is from its manual page, under BUGS.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Group(Enum):
     IPC = "System V queues and semaphores outlive their maker"
     SIGNALS = "a module may signal itself only"
     OTHERS = "a module sets limits and priorities of itself only"
+    MODES = "no file changes its mode, times or attributes: Landlock does not watch that"
+    OWNERS = "a module gives no file away"
+    WATCH = "a module does not watch what others do with files"
+    ASYNC = "the kernel sends nobody signals for a module, and no lease holds up an open"
+    ESCAPE = "a module dies with its host and can be found"
 
 
 GROUPS: dict[Group, Who] = {
@@ -59,16 +65,24 @@ GROUPS: dict[Group, Who] = {
     # The host ends its children.
     Group.SIGNALS: _CHILD,
     Group.OTHERS: _CHILD,
+    Group.MODES: _ALL,
+    # The host gives scratch directories to the module user.
+    Group.OWNERS: _CHILD,
+    Group.WATCH: _ALL,
+    Group.ASYNC: _ALL,
+    # The host's children ask for their parent's death after its filter is on.
+    Group.ESCAPE: _CHILD,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Unless:
-    """Argument `index` must be one of `values`, or have none of the bits of `no_bits`."""
+    """What argument `index` must be: one of `values`, without the bits, none of `none_of`."""
 
     index: int
     values: tuple[Constant, ...] = ()
     no_bits: int = 0
+    none_of: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,13 @@ _PRIO_PROCESS = 0
 # module would give its host another child.
 _NEW_NAMESPACES, _OTHER_PARENT = 0x7E020000, 0x8000
 _ITSELF = (0, OWN_PID)
+# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: input on a pipe can be made to send any
+# signal, SIGKILL too, to any process of the same user.
+_SIGNALLING_FCNTLS = (8, 10, 15, 1024, 1026)
+# FIOSETOWN, SIOCSPGRP; TIOCSTI and TIOCLINUX type on terminals.
+_SIGNALLING_IOCTLS = (0x8901, 0x8902, 0x5412, 0x541C)
+# PDEATHSIG, DUMPABLE (hides /proc/PID/environ, by which strays are found), MM, CHILD_SUBREAPER.
+_ESCAPING_PRCTLS = (1, 4, 35, 36)
 
 
 def _rows(group: Group, *rows: tuple[str, int | None, int | None]) -> tuple[Row, ...]:
@@ -159,6 +180,28 @@ SYSCALLS: tuple[Row, ...] = (
     Row("sched_setscheduler", 144, 119, Group.OTHERS, (Unless(0, _ITSELF),)),
     Row("sched_setaffinity", 203, 122, Group.OTHERS, (Unless(0, _ITSELF),)),
     Row("sched_setattr", 314, 274, Group.OTHERS, (Unless(0, _ITSELF),)),
+    *_rows(
+        Group.MODES,
+        ("chmod", 90, None), ("fchmod", 91, 52), ("fchmodat", 268, 53), ("fchmodat2", 452, 452),
+        ("utime", 132, None), ("utimes", 235, None), ("futimesat", 261, None),
+        ("utimensat", 280, 88),
+        ("setxattr", 188, 5), ("lsetxattr", 189, 6), ("fsetxattr", 190, 7),
+        ("setxattrat", 463, 463),
+        ("removexattr", 197, 14), ("lremovexattr", 198, 15), ("fremovexattr", 199, 16),
+        ("removexattrat", 466, 466), ("file_setattr", 469, 469),
+    ),
+    *_rows(
+        Group.OWNERS,
+        ("chown", 92, None), ("fchown", 93, 55), ("lchown", 94, None), ("fchownat", 260, 54),
+    ),
+    *_rows(
+        Group.WATCH,
+        ("inotify_init", 253, None), ("inotify_init1", 294, 26), ("inotify_add_watch", 254, 27),
+        ("fanotify_mark", 301, 263),
+    ),
+    Row("fcntl", 72, 25, Group.ASYNC, (Unless(1, none_of=_SIGNALLING_FCNTLS),)),
+    Row("ioctl", 16, 29, Group.ASYNC, (Unless(1, none_of=_SIGNALLING_IOCTLS),)),
+    Row("prctl", 157, 167, Group.ESCAPE, (Unless(0, none_of=_ESCAPING_PRCTLS),)),
 )  # fmt: skip
 
 
