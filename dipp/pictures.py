@@ -19,6 +19,8 @@ from dipp.metadata import Metadata
 
 Pixels = npt.NDArray[Any]
 
+# Of 255 that file systems take.
+_NAME_LIMIT = 64
 _SUFFIXES = {"jxl": ".jxl", "png": ".png", "jpeg": ".jpg"}
 
 
@@ -81,6 +83,12 @@ def encode_png(pixels: Pixels) -> bytes:
     import imagecodecs
 
     return bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+
+
+def file_part(text: str) -> str:
+    """Return text from a satellite as part of a file name: no separators, nothing unprintable."""
+    kept = (char if char.isprintable() and char not in "/\\" else "_" for char in text)
+    return "".join(kept)[:_NAME_LIMIT]
 
 
 def save_metadata(metadata: Metadata, path: Path) -> Path:

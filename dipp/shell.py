@@ -25,7 +25,7 @@ from dipp.dtp import DtpClient
 from dipp.errors import DippError, describe, split_status
 from dipp.index import IndexEntry, fetch_count, fetch_entry
 from dipp.metadata import Metadata
-from dipp.pictures import save_metadata, save_picture
+from dipp.pictures import file_part, save_metadata, save_picture
 from dipp.signedslot import sign_slot
 
 _RING = "images"
@@ -115,7 +115,9 @@ async def _ring_get(session: Session, args: Args) -> None:
     metadata, pixels = await _fetch(session, session.node_of(args), offset, 0)
     _show_metadata(session, metadata)
     if args.save:
-        path = save_picture(metadata, pixels, Path(f"image_{metadata.camera}"), raw=False)
+        path = save_picture(
+            metadata, pixels, Path(f"image_{file_part(metadata.camera)}"), raw=False
+        )
         session.out(f"saved {path}")
 
 

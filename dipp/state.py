@@ -38,8 +38,9 @@ class StateDir:
         self.log = path / "log"
         self.ledger = path / "ledger"
         self.active_modules = self.modules / "active"
-        for name in ("staged", "active", "previous"):
-            (self.modules / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One by one: a mode does not hold for the parents that mkdir makes.
+        for folder in ("", "staged", "active", "previous"):
+            (self.modules / folder).mkdir(mode=0o700, exist_ok=True)
         self._lock_fd = self._lock(path / "lock")
 
     @staticmethod

@@ -43,7 +43,15 @@ class SystemStoreOps(SystemFileOps):
 
     def make_folder(self, path: str) -> None:
         """Create a folder and its parents; harmless if it is there."""
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        parent = os.path.dirname(path)
+        if parent and not os.path.isdir(parent):
+            self.make_folder(parent)
+        try:
+            # Not makedirs, which leaves its mode out of the parents.
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
 
     def list_files(self, path: str) -> list[str]:
         """Return the names of the regular files in a folder, sorted; no symbolic links."""

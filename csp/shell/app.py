@@ -58,7 +58,7 @@ def run_interactive(session: Session, history_file: Path | None = None) -> int:
     """Read and run lines until `exit` or end of input. Returns the exit status 0."""
     history: FileHistory | InMemoryHistory = InMemoryHistory()
     if history_file is not None:
-        history_file.parent.mkdir(parents=True, exist_ok=True)
+        history_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         history = FileHistory(str(history_file))
     prompt: PromptSession[str] = PromptSession(
         history=history,

@@ -31,6 +31,17 @@ BULK = RdpOptions(window=40, packet_timeout_ms=2000, ack_timeout_ms=250, ack_del
 _PLUGIN_FALLBACK = ("dish.shell", "dipp.shell")
 
 
+# What moves the cursor, renames a window or hides text: C0 but tab and line feed, DEL, C1.
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"
+}
+
+
+def printable(text: str) -> str:
+    """Return text whose control characters are written out: much of it comes from nodes."""
+    return text.translate(_CONTROLS)
+
+
 class CommandFailed(CspError):
     """A command could not do what it was asked; the text says what and why."""
 
@@ -100,7 +111,7 @@ class Session:
         self.loop = loop
         self.scheduler = loop.scheduler
         self.stack = stack
-        self.out = out
+        self.out: Callable[[str], None] = lambda text: out(printable(text))
         self.progress = progress or (rich_progress if sys.stderr.isatty() else no_progress)
         self.node = 0
         self.timeout_s = timeout_s

@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace, settings: PayloadConfig) -> None:
     if options.queue:
         figures = replace(figures, queue=options.queue)
     state = options.state or _default_state()
-    state.mkdir(parents=True, exist_ok=True)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
     start = time.monotonic() if options.start_monotonic is None else options.start_monotonic
     sweep()
     loop = Loop()

@@ -97,7 +97,7 @@ def running(layout: Layout, say: Callable[[str], None] = lambda text: None) -> I
     Raises FleetError with the last words of a node that does not come up.
     """
     logs = layout.state / "logs"
-    layout.state.mkdir(parents=True, exist_ok=True)
+    layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with Fleet(logs, preload=_PRELOAD) as fleet:
         say("starting the hubs and the nodes")
         space = _start_hub(fleet, "space-hub", layout)
