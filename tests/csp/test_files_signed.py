@@ -298,6 +298,10 @@ def test_the_shell_signs_with_a_key(shell, tmp_path, monkeypatch):
     assert "--key" in shell(f"upload {NAME}", ok=False)
     assert "accepted" in shell(f"upload -k ops {NAME}")
     assert (tmp_path / "modules" / "active" / NAME).read_bytes() == ONE
+    # Signed again, as after a change of keys: only the signature is sent.
+    again = shell(f"upload -k ops {NAME}")
+    assert "nothing to send" in again
+    assert "accepted" in again
     monkeypatch.setenv("PAYLOAD_KEY", "ops")
     (tmp_path / NAME).write_bytes(TWO)
     assert "active on node 162" in shell(f"upload {NAME}")

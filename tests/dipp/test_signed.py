@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from csp.cmp import REQUEST, MemoryAccess, encode_record
+from csp.cmp import Code as CmpCode
 from csp.errors import MisuseError, PeerError
 from csp.files.client import FilesClient
 from csp.files.status import FilesError
@@ -286,6 +288,18 @@ def test_memory_uploads_take_the_same_check(site: Site) -> None:
     value = signed(pipeline("local"), site.key.next_counter(), site.key.signer, to=13)
     site.world.run(site.world.vmem.upload(NODE, address, value))
     assert site.process(4, b"\x03") == (0, b"\xfc")
+
+
+def test_a_poke_into_a_slot_takes_the_same_check(site: Site) -> None:
+    good = site.configure(1, pipeline("local"))
+    address = site.world.run(site.world.vmem.list(NODE))[0].address
+    access = MemoryAccess(address=address + 3, length=2, data=b"\xff\xff")
+    body = encode_record(REQUEST, CmpCode.POKE, access.encode(CmpCode.POKE))
+    before = site.world.get("signature_rejects")
+    site.world.run(site.world.ground.request(NODE, 0, body, timeout_s=2.0))
+    assert site.world.get("signature_rejects") == before + 1
+    assert site.world.get("pipeline_config_1") == good
+    assert site.process(1, b"\x01") == (0, b"\xfe")
 
 
 def test_a_signed_module_runs_and_one_that_was_altered_on_disk_does_not(site: Site) -> None:
