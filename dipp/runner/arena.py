@@ -134,10 +134,14 @@ def map_for_good(fd: int, *, writable: bool = False, warm_bytes: int = 0) -> mem
 
 @dataclass(slots=True, eq=False)
 class Arena:
-    """One arena. The `number` of a rotating one is below `ROTATING`; children have it mapped."""
+    """One arena. The `number` of a rotating one is below `ROTATING`; children have it mapped.
+
+    Whoever shall only read it gets `read_fd`: a mapping of that can never be made writable.
+    """
 
     number: int
     fd: int
+    read_fd: int
     # The batch whose results lie in it, until the node has read them.
     lent_to: int | None = None
 
@@ -161,6 +165,10 @@ class ArenaPool:
     def find(self, fd: int) -> Arena | None:
         """Return the arena with that descriptor; None for an input segment."""
         return self._by_fd.get(fd)
+
+    def readable(self, fds: Iterable[int]) -> list[int]:
+        """Return the descriptors through which those arenas can be read only."""
+        return [arena.read_fd for fd in fds if (arena := self.find(fd)) is not None]
 
     def is_free(self, arena: Arena, used: Collection[int]) -> bool:
         """Say whether it may be written, `used` being the descriptors of a batch's segments."""
@@ -204,6 +212,12 @@ class ArenaPool:
             _LIBC.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, self.size_bytes)
 
     def _create(self, number: int) -> Arena:
-        arena = Arena(number, create_arena(self.size_bytes))
+        fd = create_arena(self.size_bytes)
+        try:
+            read_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(fd)
+            raise
+        arena = Arena(number, fd, read_fd)
         self._by_fd[arena.fd] = arena
         return arena

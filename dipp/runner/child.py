@@ -56,11 +56,12 @@ _TRACEBACK_FRAMES = 12
 class Memory:
     """What a child maps before its batch exists: descriptors, and how many bytes to touch of each.
 
-    `arenas` are those of the pool by number; of those it writes `own` only. `before` is the one
-    that the stage before writes.
+    `arenas` are those of the pool by number, to be read; it writes `own` only, for which it has
+    another descriptor. `before` is the one that the stage before writes.
     """
 
     arenas: tuple[int, ...]
+    own_fd: int
     own: int
     own_bytes: int
     before: int
@@ -120,8 +121,7 @@ class _Child:
             map_for_good(fd, warm_bytes=memory.before_bytes if number == memory.before else 0)
             for number, fd in enumerate(memory.arenas)
         ]
-        own_fd = memory.arenas[memory.own]
-        self._arena = map_for_good(own_fd, writable=True, warm_bytes=memory.own_bytes)
+        self._arena = map_for_good(memory.own_fd, writable=True, warm_bytes=memory.own_bytes)
         self._scratch = map_for_good(
             memory.scratch_fd, writable=True, warm_bytes=memory.scratch_bytes
         )

@@ -209,7 +209,7 @@ class _Host:
             rss_kb=_private_kb(),
             latency_s=result.latency_s,
         )
-        self._control.send(done, arenas)
+        self._control.send(done, self._arenas.readable(arenas))
 
     def _report_failure(self, order: RunBatch, result: ChainResult) -> None:
         report = BatchFailed(

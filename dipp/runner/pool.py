@@ -84,7 +84,8 @@ class Spawner:
         own, before = self.arenas.of_stage(position), self.arenas.of_stage(position - 1)
         scratch_fd = self.arenas.scratch_fd
         return Memory(
-            arenas=tuple(arena.fd for arena in self.arenas.rotating),
+            arenas=tuple(arena.read_fd for arena in self.arenas.rotating),
+            own_fd=own.fd,
             own=own.number,
             own_bytes=used_bytes(own.fd),
             before=before.number,

@@ -223,7 +223,7 @@ def _places(state: BatchState, arenas: ArenaPool, mapped: int) -> tuple[tuple[in
             numbers.append(UNUSED)
         else:
             numbers.append(BY_DESCRIPTOR)
-            fds.append(fd)
+            fds.append(fd if arena is None else arena.read_fd)
     return tuple(numbers), fds
 
 

@@ -271,10 +271,6 @@ def test_the_input_cannot_be_made_writable(harness, tmp_path):
     assert (code, "Permission denied" in log or "mprotect" in log) == (601, True)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="arenas that are used again are not sealed; docs/security.md says so",
-)
 def test_nor_can_the_result_of_an_earlier_module(harness, tmp_path):
     first = "batch.images[0].edit()[:] = 7"
     outcome = run(harness, tmp_path, first, second=OVERWRITE)
