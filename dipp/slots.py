@@ -10,7 +10,7 @@ by itself. Source: dipp.md 5 and 12, defects D7..D9, D12, D18; faults 54..58.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dipp.config.codec import decode_module, decode_pipeline
@@ -19,6 +19,7 @@ from dipp.config.definition import (
     PARAM_SLOT_COUNT,
     PIPELINE_COUNT,
     ConfigValue,
+    Fallback,
     ModuleConfig,
     PipelineDefinition,
 )
@@ -103,6 +104,21 @@ class Slots:
         self._chains[pipeline_id] = chain
         return chain
 
+    def fallbacks(self, pipeline_id: int) -> Mapping[int, Fallback]:
+        """Return what is configured to happen instead of each module, by 1-based position.
+
+        The pipeline's own word counts before that of the parameter slot; SKIP if neither says.
+        """
+        definition = self._pipelines.get(pipeline_id)
+        return {
+            index: step.fallback or self._config(step.param_id).fallback or Fallback.SKIP
+            for index, step in enumerate(definition.modules if definition else (), 1)
+        }
+
+    def _config(self, param_id: int) -> ModuleConfig:
+        config = None if param_id == NO_PARAMS else self._params[param_id]
+        return config if config is not None else ModuleConfig()
+
     def forget(self, pipeline_id: int) -> None:
         """Give the pipeline a new generation: its cached hosts are not used again."""
         self._chains.pop(pipeline_id, None)
@@ -115,8 +131,7 @@ class Slots:
                 file = self._library.find(step.name)
             except ContentError as error:
                 raise ModuleMissingError(str(error), error.code, index) from error
-            config = None if step.param_id == NO_PARAMS else self._params[step.param_id]
-            params = () if config is None else config.parameters
+            params = self._config(step.param_id).for_module
             self._check_models(file, params, index)
             steps.append(
                 ModuleStep(

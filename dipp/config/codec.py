@@ -11,7 +11,14 @@ from __future__ import annotations
 import brotli
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 
-from dipp.config.definition import ConfigValue, ModuleConfig, ModuleStep, PipelineDefinition
+from dipp.config.definition import (
+    ConfigValue,
+    Fallback,
+    ModuleConfig,
+    ModuleStep,
+    PipelineDefinition,
+    invalid,
+)
 from dipp.errors import Code, ContentError, MisuseError
 from dipp.pb import module_pb2, pipeline_pb2
 
@@ -27,7 +34,12 @@ def encode_pipeline(definition: PipelineDefinition) -> bytes:
     """Return the slot value. Raises MisuseError (518) with csh's words if it does not fit."""
     message = pipeline_pb2.PipelineDefinition()
     for step in definition.modules:
-        message.modules.add(order=step.order, name=step.name, param_id=step.param_id)
+        message.modules.add(
+            order=step.order,
+            name=step.name,
+            param_id=step.param_id,
+            fallback=pipeline_pb2.Fallback.ValueType(step.fallback),
+        )
     return encode_slot(message.SerializeToString())
 
 
@@ -39,11 +51,7 @@ def decode_pipeline(slot: bytes) -> PipelineDefinition | None:
     message = pipeline_pb2.PipelineDefinition()
     _parse(message, data)
     try:
-        return PipelineDefinition(
-            modules=tuple(
-                ModuleStep(name=m.name, param_id=m.param_id, order=m.order) for m in message.modules
-            )
-        )
+        return PipelineDefinition(modules=tuple(_read_step(module) for module in message.modules))
     except MisuseError as error:
         raise ContentError(str(error), error.code) from error
 
@@ -125,6 +133,16 @@ def _parse(message: pipeline_pb2.PipelineDefinition | module_pb2.ModuleConfig, d
         message.ParseFromString(data)
     except ProtobufDecodeError as error:
         raise ContentError(f"configuration: {error}", Code.CONFIG_INVALID) from error
+
+
+def _read_step(module: pipeline_pb2.ModuleDefinition) -> ModuleStep:
+    try:
+        fallback = Fallback(module.fallback)
+    except ValueError:
+        raise invalid(f"module {module.name!r}: fallback {module.fallback} is unknown") from None
+    return ModuleStep(
+        name=module.name, param_id=module.param_id, order=module.order, fallback=fallback
+    )
 
 
 def _add_parameter(message: module_pb2.ModuleConfig, key: str, value: ConfigValue) -> None:

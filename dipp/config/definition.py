@@ -6,6 +6,7 @@ import math
 import re
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
 
 from dipp.errors import Code, MisuseError
 
@@ -14,10 +15,28 @@ PARAM_SLOT_COUNT = 20
 MAX_MODULES = 20
 NO_PARAMS = 0
 
+
+class Fallback(IntEnum):
+    """What happens instead of a module that has failed too often; the numbers are on the wire.
+
+    UNSET leaves it to the parameter slot, and there it means SKIP. NONE never stops trying.
+    """
+
+    UNSET = 0
+    PREVIOUS = 1
+    IDENTITY = 2
+    SKIP = 3
+    NONE = 4
+
+
+FALLBACK_NAMES = {each.name.lower(): each for each in Fallback if each is not Fallback.UNSET}
+
 ConfigValue = bool | int | float | str
 
 # A module name becomes a file name: no separator, no dot, so no traversal (defect D21).
 MODULE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# The key by which a ground station whose files know no `fallback` sets it in a parameter slot.
+FALLBACK_KEY = "_fallback"
 _INT32 = range(-(2**31), 2**31)
 _FLOAT = struct.Struct("<f")
 
@@ -32,6 +51,7 @@ class ModuleStep:
     name: str
     param_id: int = NO_PARAMS
     order: int = 0
+    fallback: Fallback = Fallback.UNSET
 
     def __post_init__(self) -> None:
         if not MODULE_NAME.fullmatch(self.name):
@@ -64,6 +84,29 @@ class ModuleConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", tuple(_normal(k, v) for k, v in self.parameters))
+        for key, value in self.parameters:
+            if key == FALLBACK_KEY:
+                read_fallback(value)
+
+    @property
+    def fallback(self) -> Fallback:
+        """What the slot says under `_fallback`."""
+        values = (value for key, value in self.parameters if key == FALLBACK_KEY)
+        return read_fallback(next(values, ""))
+
+    @property
+    def for_module(self) -> tuple[tuple[str, ConfigValue], ...]:
+        """The parameters without the one that is not the module's business."""
+        return tuple(pair for pair in self.parameters if pair[0] != FALLBACK_KEY)
+
+
+def read_fallback(value: ConfigValue) -> Fallback:
+    """Return the fallback of that name; an empty text is UNSET. Raises MisuseError (518)."""
+    if value == "":
+        return Fallback.UNSET
+    if not isinstance(value, str) or value not in FALLBACK_NAMES:
+        raise invalid(f"fallback {value!r} is not one of {', '.join(FALLBACK_NAMES)}")
+    return FALLBACK_NAMES[value]
 
 
 def _normal(key: str, value: ConfigValue) -> tuple[str, ConfigValue]:

@@ -19,6 +19,7 @@ from dipp.config.definition import (
     ModuleConfig,
     ModuleStep,
     PipelineDefinition,
+    read_fallback,
 )
 from dipp.errors import Code, ContentError, DippError
 
@@ -26,7 +27,8 @@ from dipp.errors import Code, ContentError, DippError
 TEXT_LIMIT_CHARACTERS = 65536
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_PIPELINE_KEYS = ("order", "name", "param_id")
+# csh knows the first three; `fallback` is ours and may be left out.
+_PIPELINE_KEYS = ("order", "name", "param_id", "fallback")
 _MODULE_KEYS = ("key", "type", "value")
 _TYPE_NAMES = {"2": "bool", "3": "int", "4": "float", "5": "string"}
 
@@ -60,7 +62,12 @@ def _read_step(entry: dict[str, str]) -> ModuleStep:
         raise _bad(f"Error: Param_id is invalid. Range is 1-{PARAM_SLOT_COUNT}")
     order = _int32("order", _required(entry, "order"))
     try:
-        return ModuleStep(name=_required(entry, "name"), param_id=param_id, order=order)
+        return ModuleStep(
+            name=_required(entry, "name"),
+            param_id=param_id,
+            order=order,
+            fallback=read_fallback(entry.get("fallback", "")),
+        )
     except DippError as error:
         raise _bad(str(error)) from error
 

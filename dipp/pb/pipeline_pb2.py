@@ -24,15 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0epipeline.proto\x12\x04\x64ipp\"A\n\x10ModuleDefinition\x12\r\n\x05order\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08param_id\x18\x03 \x01(\x05\"=\n\x12PipelineDefinition\x12\'\n\x07modules\x18\x01 \x03(\x0b\x32\x16.dipp.ModuleDefinitionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0epipeline.proto\x12\x04\x64ipp\"c\n\x10ModuleDefinition\x12\r\n\x05order\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08param_id\x18\x03 \x01(\x05\x12 \n\x08\x66\x61llback\x18\x64 \x01(\x0e\x32\x0e.dipp.Fallback\"=\n\x12PipelineDefinition\x12\'\n\x07modules\x18\x01 \x03(\x0b\x32\x16.dipp.ModuleDefinition*r\n\x08\x46\x61llback\x12\x12\n\x0e\x46\x41LLBACK_UNSET\x10\x00\x12\x15\n\x11\x46\x41LLBACK_PREVIOUS\x10\x01\x12\x15\n\x11\x46\x41LLBACK_IDENTITY\x10\x02\x12\x11\n\rFALLBACK_SKIP\x10\x03\x12\x11\n\rFALLBACK_NONE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pipeline_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FALLBACK']._serialized_start=188
+  _globals['_FALLBACK']._serialized_end=302
   _globals['_MODULEDEFINITION']._serialized_start=24
-  _globals['_MODULEDEFINITION']._serialized_end=89
-  _globals['_PIPELINEDEFINITION']._serialized_start=91
-  _globals['_PIPELINEDEFINITION']._serialized_end=152
+  _globals['_MODULEDEFINITION']._serialized_end=123
+  _globals['_PIPELINEDEFINITION']._serialized_start=125
+  _globals['_PIPELINEDEFINITION']._serialized_end=186
 # @@protoc_insertion_point(module_scope)

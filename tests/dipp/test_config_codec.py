@@ -17,7 +17,13 @@ from dipp.config.codec import (
     encode_pipeline,
     encode_slot,
 )
-from dipp.config.definition import ModuleConfig, ModuleStep, PipelineDefinition
+from dipp.config.definition import (
+    FALLBACK_NAMES,
+    Fallback,
+    ModuleConfig,
+    ModuleStep,
+    PipelineDefinition,
+)
 from dipp.errors import Code, ContentError, DippError, MisuseError
 
 PIPELINE = PipelineDefinition(
@@ -39,7 +45,13 @@ _names = st.from_regex(r"\A[A-Za-z0-9_-]{1,8}\Z")
 _definitions = st.builds(
     PipelineDefinition,
     modules=st.lists(
-        st.builds(ModuleStep, name=_names, param_id=st.integers(0, 20), order=st.integers(1, 20)),
+        st.builds(
+            ModuleStep,
+            name=_names,
+            param_id=st.integers(0, 20),
+            order=st.integers(1, 20),
+            fallback=st.sampled_from(Fallback),
+        ),
         max_size=8,
     ).map(tuple),
 )
@@ -199,3 +211,36 @@ def test_twenty_modules_are_allowed() -> None:
     decoded = decode_pipeline(encode_pipeline(PipelineDefinition(modules=steps)))
     assert decoded is not None
     assert len(decoded.modules) == 20
+
+
+def test_a_fallback_takes_three_bytes_that_a_flown_reader_skips() -> None:
+    steps = (ModuleStep(name="a", param_id=1, order=1, fallback=Fallback.IDENTITY),)
+    data = decode_slot(encode_pipeline(PipelineDefinition(modules=steps)))
+    # The flown bytes, then field 100 as a varint: tag a0 06, value 2.
+    assert data == bytes.fromhex("0a0a" + "0801120161" + "1801" + "a00602")
+    assert decode_pipeline(encode_pipeline(PipelineDefinition(modules=steps))) == (
+        PipelineDefinition(modules=steps)
+    )
+
+
+def test_a_fallback_that_nobody_knows_is_refused() -> None:
+    value = encode_slot(bytes.fromhex("0a0a" + "0801120161" + "1801" + "a00609"))
+    with pytest.raises(ContentError, match="fallback 9 is unknown") as caught:
+        decode_pipeline(value)
+    assert caught.value.code == Code.CONFIG_INVALID
+
+
+def test_a_parameter_slot_may_name_the_fallback() -> None:
+    config = ModuleConfig(parameters=(("gain", 2), ("_fallback", "identity")))
+    assert decode_module(encode_module(config)) == config
+    assert config.fallback is Fallback.IDENTITY
+    assert config.for_module == (("gain", 2),)
+    assert ModuleConfig().fallback is Fallback.UNSET
+
+
+@pytest.mark.parametrize("value", ["twice", "UNSET", "unset", 2, True])
+def test_a_parameter_slot_with_a_wrong_fallback_is_refused(value: object) -> None:
+    with pytest.raises(MisuseError, match="previous, identity, skip, none") as caught:
+        ModuleConfig(parameters=(("_fallback", value),))  # type: ignore[arg-type]
+    assert caught.value.code == Code.CONFIG_INVALID
+    assert set(FALLBACK_NAMES) == {"previous", "identity", "skip", "none"}

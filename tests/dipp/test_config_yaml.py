@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dipp.config.definition import ModuleConfig
+from dipp.config.codec import encode_pipeline
+from dipp.config.definition import Fallback, ModuleConfig
 from dipp.config.yaml import TEXT_LIMIT_CHARACTERS, parse_module, parse_pipeline
 from dipp.errors import Code, ContentError
 
@@ -125,3 +126,15 @@ def test_module_files_that_are_refused(text: str, words: str) -> None:
 @pytest.mark.parametrize(("text", "value"), [("1", 1.0), (".5", 0.5), ("-2.", -2.0), ("1e3", 1e3)])
 def test_spellings_of_floats(text: str, value: float) -> None:
     assert parse_module(f"- {{key: a, type: float, value: {text}}}").parameters == (("a", value),)
+
+
+def test_a_fallback_is_optional_and_changes_nothing_if_it_is_not_there() -> None:
+    plain = "- {order: 1, param_id: 1, name: demosaic}\n- {order: 2, param_id: 2, name: encode}\n"
+    # The flown bytes of dipp.md 17.
+    golden = "228b0e800a0e0801120864656d6f7361696318010a0c08021206656e636f6465180203"
+    assert encode_pipeline(parse_pipeline(plain)).hex().startswith(golden)
+    with_one = plain.replace("demosaic", "demosaic, fallback: previous")
+    steps = parse_pipeline(with_one).modules
+    assert [step.fallback for step in steps] == [Fallback.PREVIOUS, Fallback.UNSET]
+    with pytest.raises(ContentError, match="fallback 'maybe' is not one of previous, identity"):
+        parse_pipeline(plain.replace("encode", "encode, fallback: maybe"))
