@@ -20,6 +20,10 @@ from dipp.signedslot import SlotGate
 from dipp.slots import ModuleMissingError, Slots
 
 
+def _ignore(pipeline: int) -> None:
+    """Do nothing: for a node without a policy."""
+
+
 class Configuration:
     """Ties the configuration parameters of a table to the slots."""
 
@@ -32,14 +36,19 @@ class Configuration:
         log_status: Callable[[int], None],
         warm: Callable[[Chain], None],
         gate: SlotGate | None = None,
+        on_change: Callable[[int], object] = _ignore,
     ) -> None:
-        """Load what is stored; whatever of it is bad is reported and not configured."""
+        """Load what is stored; whatever of it is bad is reported and not configured.
+
+        `on_change` hears of every pipeline that a pushed value concerns.
+        """
         self._table = table
         self._slots = slots
         self._telemetry = telemetry
         self._log_status = log_status
         self._warm = warm
         self._gate = gate or SlotGate(0)
+        self._on_change = on_change
         self._accepted: dict[str, bytes] = {}
         for number in range(1, PARAM_SLOT_COUNT + 1):
             self._adopt(params_name(number), number, self._load_params, self._on_params)
@@ -74,6 +83,7 @@ class Configuration:
             return
         self._accepted[parameter.name] = _value(parameter)
         for pipeline in users:
+            self._on_change(pipeline)
             self.warm(pipeline)
 
     def _on_pipeline(self, number: int, parameter: Parameter) -> None:
@@ -86,6 +96,7 @@ class Configuration:
             self._reject(parameter, status_word(error.code))
             return
         self._accepted[parameter.name] = _value(parameter)
+        self._on_change(number)
         self.warm(number)
 
     def _admitted(self, parameter: Parameter) -> bytes:

@@ -2,8 +2,8 @@
 
 Theory of operation: `Code` is the one table; telemetry, shell, documentation and the runner read
 its rows. Modules own 1..99 (reported as 700 + number) and may set any number >= 100 verbatim, so a
-code on the wire is a plain int that may not be in the table. Source: dipp.md 11; 202, 305..308,
-518, 519 and 603..607 are ours.
+code on the wire is a plain int that may not be in the table. Source: dipp.md 11; 202, 305..309,
+518, 519 and 603..608 are ours.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Code(IntEnum):
     SEGMENT_TOO_SMALL = 306, False, "image segment is smaller than the batch says"
     OUTPUT_TOO_LARGE = 307, False, "result does not fit the image store"
     STORE_FAILED = 308, True, "image store could not be written"
+    BATCH_NOT_KEPT = 309, False, "no such batch in the quarantine"
     PIPE_READ = 400, True, "result of the module could not be read"
     PIPE_EMPTY = 401, False, "module ended without a result"
     PIPE_CREATE = 402, True, "no channel to the module could be made"
@@ -77,6 +78,7 @@ class Code(IntEnum):
     HOST_DIED = 605, True, "pipeline host died"
     OPERATOR_STOP = 606, False, "stopped by the operator"
     NODE_DIED = 607, False, "this node died while it processed the batch"
+    MODULE_QUARANTINED = 608, False, "module failed too often and waits to be re-armed"
 
 
 class DippError(Exception):

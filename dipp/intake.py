@@ -150,6 +150,11 @@ class Intake:
         return None if self._queue is None else int(self._queue.mqd)
 
     @property
+    def holds_message(self) -> bool:
+        """Say whether a message has landed that is not settled yet."""
+        return self._held
+
+    @property
     def depth(self) -> int:
         """Number of messages waiting; 0 if there is no queue."""
         try:

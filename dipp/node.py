@@ -46,6 +46,7 @@ from dipp.params import (
     Telemetry,
     make_table,
 )
+from dipp.policy.kit import PolicyKit
 from dipp.processing import Processor
 from dipp.quarantine import DEFAULT_LIMIT_BYTES, Quarantine
 from dipp.records import Kind, Record
@@ -120,10 +121,12 @@ class DippNode:
             limit_bytes=config.quarantine_bytes,
             on_evict=self._on_evict,
             evicted_through=self.journal.state.totals.evicted_through,
+            replays=self.journal.state.replays,
             durable=config.durable,
         )
         self.ledger = Ledger(FileArea("ledger", state.ledger, LEDGER_BYTES))
         self.telemetry.put("signing_required", int(self.trust is not None))
+        self.telemetry.put("quarantine_limit", config.quarantine_bytes)
         self.telemetry.put("ring_resets", int(was_damaged))
         self.telemetry.put("journal_damaged", self.journal.damaged_bytes)
 
@@ -148,10 +151,28 @@ class DippNode:
         uplinked = Uplinked(directory=self.state.active_modules, check=self._check_uplinked)
         directories = (*self.config.module_dirs, packaged_modules())
         self.slots = Slots(ModuleLibrary(directories, uplinked), self._timeout_s)
+        self.events = EventLog(
+            self.state.log, now=lambda: self.loop.scheduler.now, wall_unix=self.csp.wall.now
+        )
+        self.policy = PolicyKit(
+            self.loop.scheduler,
+            table=self.table,
+            telemetry=self.telemetry,
+            state=self.state,
+            shipped=directories,
+            check=self._check_uplinked,
+            slots=self.slots,
+            runner=self.executor,
+            journal=self.journal,
+            quarantine=self.quarantine,
+            ring=self.ring,
+            log_status=self.log_status,
+            note=self.events.note,
+        )
         # Before the configuration, which loads chains; it hears of every later change.
         self.uploads = FileStore(
             self.state.modules,
-            lambda name: self.configuration.modules_changed(name),
+            self._on_files,
             shipped=[packaged_modules()],
             trust=self.trust,
             ledger=self.ledger,
@@ -163,11 +184,9 @@ class DippNode:
             log_status=self.log_status,
             warm=self.executor.warm,
             gate=SlotGate(self.config.address, self.trust, self.ledger, self._count_signature),
+            on_change=self.policy.guard.rearm,
         )
         self.files = FilesServer(self.csp.stack, self.uploads)
-        self.events = EventLog(
-            self.state.log, now=lambda: self.loop.scheduler.now, wall_unix=self.csp.wall.now
-        )
         self.intake = Intake(self.config.queue, self.state.landing)
         self.intake.ensure()
         self.processor = Processor(
@@ -176,13 +195,15 @@ class DippNode:
             quarantine=self.quarantine,
             ring=self.ring,
             slots=self.slots,
-            runner=self.executor,
+            runner=self.policy.guard,
             telemetry=self.telemetry,
             log_status=self.log_status,
             wall_unix=self.csp.wall.now,
             max_attempts=self.config.max_attempts,
             note=self.events.note,
+            raw=self.policy.raw,
         )
+        self.policy.start(self.uploads, self.processor.process, lambda: self.intake.holds_message)
         self.worker = Worker(
             self.loop,
             table=self.table,
@@ -221,7 +242,12 @@ class DippNode:
             self.executor.stop_current()
         parameter.set(0)
 
+    def _on_files(self, name: str) -> None:
+        self.configuration.modules_changed(name)
+        self.policy.trials.changed(name)
+
     def _on_evict(self, batch: int) -> None:
+        self.telemetry.count("quarantine_evicted")
         self.journal.append(Record(kind=Kind.EVICTED, batch=batch))
 
     def _on_ring_upload(self, error: OSError | None) -> None:
@@ -242,6 +268,7 @@ class DippNode:
             telemetry.put_containment(stats.missing_rungs)
         telemetry.put("internal_faults", self.loop.scheduler.orphan_error_count + faults)
         self.processor.publish()
+        self.policy.publish()
         self._write_status()
         self._timer = self.loop.scheduler.call_later(_BEAT_S, self._beat)
 
@@ -286,6 +313,7 @@ class DippNode:
     async def close(self) -> None:
         """End hosts and forge, flush and release everything."""
         self.worker.abandon()
+        self.policy.abandon()
         self._timer.cancel()
         await self.executor.close()
         self.csp.close()

@@ -1,12 +1,13 @@
 """The parameter table of the node: as flown, then our telemetry.
 
 Ids 1..99 are those of the flown node, with its names, types, masks and storage addresses. Ids from
-200 are ours and read-only but for `batch_abort`. The table is the operator's truth: whatever
-happened to a batch can be read here. Source: dipp.md 3 and 4.
+200 are ours; those of `dipp/policy/settings.py` start at 300. The table is the operator's truth:
+whatever happened to a batch can be read here. Source: dipp.md 3 and 4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from csp.param.spec import ParamSpec
@@ -14,6 +15,7 @@ from csp.param.table import Parameter, ParamTable
 from csp.param.types import Mask, ParamType
 from dipp.config.codec import SLOT_SIZE_BYTES
 from dipp.config.definition import MAX_MODULES, PARAM_SLOT_COUNT, PIPELINE_COUNT
+from dipp.policy import settings
 from dipp.runner.values import CRASH_RECORD_LIMIT_BYTES, CrashRecord, StageStats, clip
 from dipp.sandbox.rungs import active_mask, active_names
 
@@ -189,7 +191,7 @@ def make_table() -> ParamTable:
                   mask=Mask.READONLY, help="Containment that does not hold here, with reasons"),
     ]  # fmt: skip
     ours = sorted([*telemetry, abort], key=lambda spec: spec.id)
-    return ParamTable([*_flown(), *ours, *crashes, *containment])
+    return ParamTable([*_flown(), *ours, *crashes, *containment, *settings.specs()])
 
 
 class Telemetry:
@@ -218,9 +220,19 @@ class Telemetry:
         self.put(RUNGS_ACTIVE, active_mask(missing))
         texts = {RUNG_NAMES: " ".join(active_names(missing)), RUNGS_MISSING: "; ".join(missing)}
         for name, text in texts.items():
-            text = clip(text, _TEXT_BYTES - 1)
-            if self._table[name].get() != text:
-                self._table[name].set(text)
+            self.put_text(name, clip(text, _TEXT_BYTES - 1))
+
+    def put_text(self, name: str, text: str) -> None:
+        """Set a text, which must fit."""
+        if self._table[name].get() != text:
+            self._table[name].set(text)
+
+    def put_list(self, name: str, values: Sequence[int]) -> None:
+        """Set an array; values are clamped, unused places are zero."""
+        parameter = self._table[name]
+        row = parameter.row
+        clamped = [min(max(value, row.low), row.high) for value in values[: parameter.count]]
+        parameter.set(clamped + [0] * (parameter.count - len(clamped)))
 
     def put_stages(self, stages: tuple[StageStats, ...], wall_s: float) -> None:
         """Show what the modules of the last batch used; unused places are zero."""
@@ -232,9 +244,7 @@ class Telemetry:
             "stage_out": [s.bytes_out for s in stages],
         }
         for name, values in rows.items():
-            parameter = self._table[name]
-            values = (values + [0] * parameter.count)[: parameter.count]
-            parameter.set([min(max(v, 0), parameter.row.high) for v in values])
+            self.put_list(name, values)
 
     def add_crash(self, crash: CrashRecord) -> None:
         """Put a crash record in front of the others; the oldest goes."""

@@ -11,21 +11,23 @@ Source: design.md 3 (fate rule), dipp.md 10, defects D4, D5, D8, D10, D11; fault
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from csp.sched import Promise, Scheduler
+from csp.sched import Scheduler
 from dipp.batch import Reader, block_header, find_blocks
 from dipp.errors import Code, ContentError, status_word
 from dipp.journal import Journal
 from dipp.message import BatchMessage, decode_message
 from dipp.params import Telemetry
+from dipp.policy.raw import Thumbnails
+from dipp.policy.replay import load_entry
 from dipp.quarantine import PIECE_BYTES, Quarantine, Verdict
 from dipp.records import Fate, Kind, OpenBatch, Record
 from dipp.ring import Ring
 from dipp.runner.executor import Completed, Failed, Job
-from dipp.segment import Segment, remove_segment
+from dipp.segment import OpenSegment, Segment, remove_segment
 from dipp.slots import ModuleMissingError, Slots
 
 # How long to wait before a failed journal write or a busy ring is tried again.
@@ -55,8 +57,8 @@ class BatchFailure(Exception):
 class Runner(Protocol):
     """The part of the executor that is needed here; a test puts a fake in its place."""
 
-    def submit(self, job: Job) -> Promise[Completed | Failed]:
-        """Run a chain over a batch. The promise never fails."""
+    def submit(self, job: Job) -> Awaitable[Completed | Failed]:
+        """Run a chain over a batch. What it gives never fails."""
 
 
 class Note(Protocol):
@@ -87,7 +89,10 @@ class Processor:
         wall_unix: Callable[[], float],
         max_attempts: int = 2,
         note: Note = _note_nothing,
+        raw: Thumbnails | None = None,
     ) -> None:
+        self._raw = raw
+        self._active: set[int] = set()
         self._scheduler = scheduler
         self._note = note
         self._journal = journal
@@ -113,20 +118,31 @@ class Processor:
             if batch.delivering is not None and batch.delivering[1] == self._ring.head:
                 self._append_fate(batch.batch, Fate.DELIVERED, images=batch.delivering[2])
             elif self._quarantine.holds(batch.batch):
-                self._append_fate(batch.batch, Fate.QUARANTINED)
+                self._settle_quarantined(batch.batch)
+        if self._raw is not None:
+            self._raw.settle()
         self.publish()
 
     @property
     def open_batches(self) -> tuple[int, ...]:
         """Numbers of the batches that still need `process`, oldest first."""
-        return tuple(sorted(self._journal.state.open))
+        return tuple(sorted(self._journal.state.open.keys() - self._active))
 
     # -- one batch
 
     async def process(self, number: int) -> None:
         """Give an open batch its fate and remove its segment."""
-        batch = self._journal.state.open[number]
-        if batch.fate is None:
+        self._active.add(number)
+        try:
+            await self._process(self._journal.state.open[number])
+        finally:
+            self._active.discard(number)
+
+    async def _process(self, batch: OpenBatch) -> None:
+        number = batch.batch
+        if batch.fate is None and batch.is_discard:
+            await self._finish(number, Fate.DROPPED, reason="deleted by the operator")
+        elif batch.fate is None:
             message = decode_message(batch.message)
             self._telemetry.put("batch_running", 1)
             self._note(
@@ -137,13 +153,15 @@ class Processor:
                 await self._run(batch, message)
             finally:
                 self._telemetry.put("batch_running", 0)
+        if self._raw is not None:
+            await self._raw.make(number)
         self._clean(number)
         self.publish()
 
     async def _run(self, batch: OpenBatch, message: BatchMessage) -> None:
         started = self._scheduler.now
         try:
-            segment = await self._open(message.segment)
+            segment = await self._open(batch, message.segment)
         except ContentError as error:
             await self._fail(batch, BatchFailure(error.code, str(error)), None, 0)
             return
@@ -153,17 +171,22 @@ class Processor:
             segment.close()
         self._telemetry.put("chain_wall", round((self._scheduler.now - started) * 1e6))
 
-    async def _open(self, name: str) -> Segment:
+    async def _open(self, batch: OpenBatch, name: str) -> OpenSegment:
         """Open the input, with patience for a shortage of descriptors. Raises ContentError."""
         for _ in range(_PATIENCE):
             try:
+                if batch.source:
+                    entry = self._quarantine.open_replay(batch.batch)
+                    return await load_entry(entry, self._scheduler)
                 return Segment(name)
             except OSError:
                 self._telemetry.count("storage_errors")
             await self._scheduler.sleep(_RETRY_S)
         raise ContentError(f"segment {name}: no resources to open it", Code.SHM_ATTACH)
 
-    async def _run_segment(self, batch: OpenBatch, message: BatchMessage, segment: Segment) -> None:
+    async def _run_segment(
+        self, batch: OpenBatch, message: BatchMessage, segment: OpenSegment
+    ) -> None:
         if batch.attempts > 0:
             self._telemetry.count("batch_replays")
         try:
@@ -183,7 +206,7 @@ class Processor:
             size = min(max(message.batch_size, 0), segment.size)
             await self._fail(batch, failure, segment, size)
 
-    async def _execute(self, batch: OpenBatch, message: BatchMessage, segment: Segment) -> None:
+    async def _execute(self, batch: OpenBatch, message: BatchMessage, segment: OpenSegment) -> None:
         pipeline = message.pipeline_id
         try:
             chain = self._slots.chain(pipeline)
@@ -234,6 +257,9 @@ class Processor:
             outcome.close()
 
     def _note_failure(self, pipeline: int, outcome: Failed) -> None:
+        if outcome.code == Code.MODULE_QUARANTINED:
+            # Nothing ran; the records of what failed before are worth more than this one.
+            return
         self._telemetry.count("module_failures")
         self._telemetry.add_crash(outcome.crash)
         # A failure invalidates: the next batch gets freshly loaded modules (dipp.md 12).
@@ -297,7 +323,7 @@ class Processor:
     # -- quarantined or dropped
 
     async def _fail(
-        self, batch: OpenBatch, failure: BatchFailure, segment: Segment | None, size: int
+        self, batch: OpenBatch, failure: BatchFailure, segment: OpenSegment | None, size: int
     ) -> None:
         self._log_status(failure.status)
         verdict = Verdict(
@@ -340,8 +366,17 @@ class Processor:
         )  # fmt: skip
         self.publish()
 
-    def _append_fate(self, number: int, fate: Fate, images: int = 0) -> None:
-        self._journal.append(Record(kind=Kind.FATE, batch=number, fate=fate, images=images))
+    def _append_fate(self, number: int, fate: Fate, images: int = 0, status: int = 0) -> None:
+        self._journal.append(
+            Record(kind=Kind.FATE, batch=number, fate=fate, images=images, status=status)
+        )
+
+    def _settle_quarantined(self, number: int) -> None:
+        try:
+            status = self._quarantine.entry(number).verdict.status
+        except (OSError, ContentError):
+            status = status_word(Code.NODE_DIED)
+        self._append_fate(number, Fate.QUARANTINED, status=status)
 
     def _clean(self, number: int) -> None:
         """Remove the input segment. An error here never hides the batch's own (D10)."""
@@ -349,6 +384,7 @@ class Processor:
         segment = decode_message(batch.message).segment
         remove_segment(segment, batch.device, batch.inode)
         try:
+            self._quarantine.end_replay(number)
             self._journal.append(Record(kind=Kind.CLEANED, batch=number))
         except OSError:
             # It stays open with its fate; the next boot finds nothing left to remove.

@@ -2,10 +2,12 @@
 
 Theory of operation: every batch has a number, given before it is taken from the queue. Its life is
 a few records: TAKEN (with the queue message), STARTED (once per attempt), DELIVERING (ring head
-before and after), FATE, CLEANED (input segment removed). `State.apply` folds records into what is
-open and what was counted; a TOTALS record stands for everything a compaction removed. Exactly one
-FATE counts per batch: a second one is refused. A record on disk is marker, length, CRC32C,
-payload. Source: design.md 3 (fate rule).
+before and after), FATE, CLEANED (input segment removed). A quarantined batch that is run again, or
+deleted by order, becomes a new one by REPLAY instead of TAKEN, and leaves the count of the
+quarantined with it. RAW records follow the thumbnails of a batch that failed, after its FATE.
+`State.apply` folds records into what is open and what was counted; a TOTALS record stands for
+everything a compaction removed. Exactly one FATE counts per batch: a second one is refused. A
+record on disk is marker, length, CRC32C, payload. Source: design.md 3 (fate rule).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ _HEAD = struct.Struct("<BQ")
 _DELIVERING = struct.Struct("<III")
 _STARTED = struct.Struct("<QQ")
 _FATE = struct.Struct("<BII")
+_REPLAY = struct.Struct("<QB")
+_RAW = struct.Struct("<BIII")
 _TOTALS = struct.Struct("<QQQQQQ")
 RECORD_HEAD_BYTES = _FRAME.size
 PAYLOAD_MAX_BYTES = 256
@@ -41,6 +45,17 @@ class Kind(IntEnum):
     FATE = 4
     CLEANED = 5
     EVICTED = 6
+    REPLAY = 7
+    RAW = 8
+
+
+class Raw(IntEnum):
+    """How far the thumbnails of a failed batch are."""
+
+    NONE = 0
+    STARTED = 1
+    PLANNED = 2
+    DONE = 3
 
 
 class Fate(IntEnum):
@@ -70,7 +85,8 @@ class Totals:
 class Record:
     """One record. Only the fields that belong to its kind have a meaning.
 
-    `device` and `inode` tell the input segment from a later one of the same name.
+    `device` and `inode` tell the input segment from a later one of the same name. `source` is the
+    batch that a replay runs again.
     """
 
     kind: Kind
@@ -84,11 +100,18 @@ class Record:
     fate: Fate = Fate.DROPPED
     status: int = 0
     totals: Totals = Totals()
+    source: int = 0
+    is_discard: bool = False
+    raw: Raw = Raw.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenBatch:
-    """A batch without a fate, or with an input segment that may still be there."""
+    """A batch without a fate, or with an input segment that may still be there.
+
+    `source` is the quarantined batch it was before, 0 if it came from the queue; `is_discard` says
+    that the operator wants it deleted. `raw_plan` is like `delivering`, for its thumbnails.
+    """
 
     batch: int
     message: bytes
@@ -97,6 +120,12 @@ class OpenBatch:
     inode: int = 0
     delivering: tuple[int, int, int] | None = None
     fate: Fate | None = None
+    status: int = 0
+    source: int = 0
+    is_discard: bool = False
+    raw: Raw = Raw.NONE
+    raw_attempts: int = 0
+    raw_plan: tuple[int, int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -107,11 +136,16 @@ class State:
     last_batch: int = 0
     open: dict[int, OpenBatch] = field(default_factory=dict)
 
+    @property
+    def replays(self) -> dict[int, int]:
+        """The open batches that were quarantined before: number to the one they had."""
+        return {each.batch: each.source for each in self.open.values() if each.source}
+
     def apply(self, record: Record) -> None:
         """Take one record into account. Raises MisuseError if it cannot follow the others."""
         if record.kind is Kind.TOTALS:
             self.totals, self.last_batch = record.totals, max(self.last_batch, record.batch)
-        elif record.kind is Kind.TAKEN:
+        elif record.kind in (Kind.TAKEN, Kind.REPLAY):
             self._take(record)
         elif record.kind is Kind.EVICTED:
             self._evict(record.batch)
@@ -122,8 +156,16 @@ class State:
         if record.batch <= self.last_batch:
             raise MisuseError(f"batch {record.batch} was already taken")
         self.last_batch = record.batch
-        self.open[record.batch] = OpenBatch(batch=record.batch, message=record.message)
-        self._count(taken=1)
+        self.open[record.batch] = OpenBatch(
+            batch=record.batch,
+            message=record.message,
+            source=record.source,
+            is_discard=record.is_discard,
+        )
+        if record.kind is Kind.REPLAY:
+            self._count(quarantined=-1)
+        else:
+            self._count(taken=1)
 
     def _advance(self, record: Record) -> None:
         batch = self.open.get(record.batch)
@@ -131,6 +173,9 @@ class State:
             raise MisuseError(f"{record.kind.name} of batch {record.batch}, which is not open")
         if record.kind is Kind.CLEANED:
             del self.open[record.batch]
+            return
+        if record.kind is Kind.RAW:
+            self.open[record.batch] = self._drawn(batch, record)
             return
         if batch.fate is not None:
             raise MisuseError(f"batch {record.batch} already has the fate {batch.fate.name}")
@@ -155,7 +200,18 @@ class State:
             dropped=int(record.fate is Fate.DROPPED),
             images=record.images if record.fate is Fate.DELIVERED else 0,
         )
-        return replace(batch, fate=record.fate)
+        return replace(batch, fate=record.fate, status=record.status)
+
+    def _drawn(self, batch: OpenBatch, record: Record) -> OpenBatch:
+        if batch.fate is None or batch.raw is Raw.DONE:
+            raise MisuseError(f"RAW of batch {record.batch}, which is not waiting for it")
+        plan = (record.head_before, record.head_after, record.images)
+        return replace(
+            batch,
+            raw=record.raw,
+            raw_attempts=batch.raw_attempts + int(record.raw is Raw.STARTED),
+            raw_plan=plan if record.raw is Raw.PLANNED else None,
+        )
 
     def _evict(self, batch: int) -> None:
         if batch > self.totals.evicted_through:
@@ -163,30 +219,56 @@ class State:
             self.totals = replace(self.totals, evicted_through=batch)
 
     def _count(self, **changes: int) -> None:
-        values = {name: getattr(self.totals, name) + change for name, change in changes.items()}
+        # Never below zero: a record may be missing from a damaged journal.
+        values = {
+            name: max(0, getattr(self.totals, name) + change) for name, change in changes.items()
+        }
         self.totals = replace(self.totals, **values)
 
     def snapshot(self) -> Iterator[Record]:
         """Yield records that fold to this state again: what a compaction writes."""
         for batch in self.open.values():
-            yield Record(kind=Kind.TAKEN, batch=batch.batch, message=batch.message)
-            for _ in range(batch.attempts):
-                yield Record(
-                    kind=Kind.STARTED, batch=batch.batch, device=batch.device, inode=batch.inode
-                )
-            if batch.delivering is not None:
-                before, after, images = batch.delivering
-                yield Record(
-                    kind=Kind.DELIVERING,
-                    batch=batch.batch,
-                    head_before=before,
-                    head_after=after,
-                    images=images,
-                )
-            if batch.fate is not None:
-                images = batch.delivering[2] if batch.delivering else 0
-                yield Record(kind=Kind.FATE, batch=batch.batch, fate=batch.fate, images=images)
+            yield from _history(batch)
         yield Record(kind=Kind.TOTALS, batch=self.last_batch, totals=self.totals)
+
+
+def _history(batch: OpenBatch) -> Iterator[Record]:
+    """Yield the records that make an open batch what it is."""
+    number = batch.batch
+    yield Record(
+        kind=Kind.REPLAY if batch.source else Kind.TAKEN,
+        batch=number,
+        message=batch.message,
+        source=batch.source,
+        is_discard=batch.is_discard,
+    )
+    for _ in range(batch.attempts):
+        yield Record(kind=Kind.STARTED, batch=number, device=batch.device, inode=batch.inode)
+    if batch.delivering is not None:
+        before, after, images = batch.delivering
+        yield Record(
+            kind=Kind.DELIVERING,
+            batch=number,
+            head_before=before,
+            head_after=after,
+            images=images,
+        )
+    if batch.fate is None:
+        return
+    images = batch.delivering[2] if batch.delivering else 0
+    yield Record(kind=Kind.FATE, batch=number, fate=batch.fate, images=images, status=batch.status)
+    for _ in range(batch.raw_attempts):
+        yield Record(kind=Kind.RAW, batch=number, raw=Raw.STARTED)
+    before, after, images = batch.raw_plan or (0, 0, 0)
+    if batch.raw_attempts and batch.raw is not Raw.STARTED:
+        yield Record(
+            kind=Kind.RAW,
+            batch=number,
+            raw=batch.raw,
+            head_before=before,
+            head_after=after,
+            images=images,
+        )
 
 
 def encode_record(record: Record) -> bytes:
@@ -194,6 +276,10 @@ def encode_record(record: Record) -> bytes:
     body = b""
     if record.kind is Kind.TAKEN:
         body = record.message
+    elif record.kind is Kind.REPLAY:
+        body = _REPLAY.pack(record.source, record.is_discard) + record.message
+    elif record.kind is Kind.RAW:
+        body = _RAW.pack(record.raw, record.head_before, record.head_after, record.images)
     elif record.kind is Kind.STARTED:
         body = _STARTED.pack(record.device, record.inode)
     elif record.kind is Kind.DELIVERING:
@@ -230,6 +316,25 @@ def _decode_payload(payload: bytes) -> Record:
     kind, body = Kind(number), payload[_HEAD.size :]
     if kind is Kind.TAKEN:
         return Record(kind=kind, batch=batch, message=body)
+    if kind is Kind.REPLAY:
+        source, is_discard = _REPLAY.unpack_from(body)
+        return Record(
+            kind=kind,
+            batch=batch,
+            message=body[_REPLAY.size :],
+            source=source,
+            is_discard=bool(is_discard),
+        )
+    if kind is Kind.RAW:
+        step, before, after, images = _RAW.unpack(body)
+        return Record(
+            kind=kind,
+            batch=batch,
+            raw=Raw(step),
+            head_before=before,
+            head_after=after,
+            images=images,
+        )
     if kind is Kind.STARTED:
         device, inode = _STARTED.unpack(body)
         return Record(kind=kind, batch=batch, device=device, inode=inode)

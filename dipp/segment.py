@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 
@@ -20,26 +21,13 @@ from dipp.errors import Code, ContentError
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
-class Segment:
-    """An open input segment, read-only."""
+class OpenSegment:
+    """The bytes of a batch, readable. `device` and `inode` are 0 if there is nothing to remove."""
 
-    def __init__(self, name: str) -> None:
-        """Open by name (checked by the message decoder).
-
-        Raises ContentError (303), or OSError if this process is short of something just now.
-        """
+    def __init__(self, name: str, fd: int, device: int = 0, inode: int = 0) -> None:
         self.name = name
-        try:
-            self.fd = int(posix_ipc.SharedMemory(name, flags=0, read_only=True).fd)
-        except (OSError, ValueError, posix_ipc.Error) as error:
-            if isinstance(error, OSError) and error.errno in _SHORTAGES:
-                raise
-            raise ContentError(f"segment {name}: {error}", Code.SHM_ATTACH) from error
-        status = os.fstat(self.fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(self.fd)
-            raise ContentError(f"segment {name} is not shared memory", Code.SHM_ATTACH)
-        self.device, self.inode = status.st_dev, status.st_ino
+        self.fd = fd
+        self.device, self.inode = device, inode
 
     @property
     def size(self) -> int:
@@ -59,6 +47,49 @@ class Segment:
     def close(self) -> None:
         """Give back the descriptor; the segment stays."""
         os.close(self.fd)
+
+
+class Segment(OpenSegment):
+    """An open input segment, read-only."""
+
+    def __init__(self, name: str) -> None:
+        """Open by name (checked by the message decoder).
+
+        Raises ContentError (303), or OSError if this process is short of something just now.
+        """
+        try:
+            fd = int(posix_ipc.SharedMemory(name, flags=0, read_only=True).fd)
+        except (OSError, ValueError, posix_ipc.Error) as error:
+            if isinstance(error, OSError) and error.errno in _SHORTAGES:
+                raise
+            raise ContentError(f"segment {name}: {error}", Code.SHM_ATTACH) from error
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise ContentError(f"segment {name} is not shared memory", Code.SHM_ATTACH)
+        super().__init__(name, fd, status.st_dev, status.st_ino)
+
+
+class MemorySegment(OpenSegment):
+    """A batch that lies nowhere else in memory: filled, then sealed against any change."""
+
+    def __init__(self, name: str) -> None:
+        """Make it empty. Raises OSError."""
+        super().__init__(name, os.memfd_create("dipp-batch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+    def append(self, data: bytes) -> None:
+        """Add bytes. Raises OSError."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.fd, view) :]
+
+    def seal(self) -> None:
+        """Let nobody change it any more, neither modules nor this node. Raises OSError."""
+        fcntl.fcntl(
+            self.fd,
+            fcntl.F_ADD_SEALS,
+            fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL,
+        )
 
 
 def remove_segment(name: str, device: int, inode: int) -> bool:

@@ -345,6 +345,13 @@ class FileStore:
         self.signatures.forget(name, {sha256, *kept})
         return True
 
+    def retire(self, name: str) -> bool:
+        """Make the active version the previous one, so that the shipped one is in use.
+
+        Returns False if there is no active one. Raises FilesError, OSError.
+        """
+        return self._versions.retire(check_name(name))
+
     def delete(self, name: str, parts: Part) -> None:
         """Remove parts of what is there under a name. Raises FilesError if nothing was, OSError."""
         check_name(name)

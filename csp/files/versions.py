@@ -126,6 +126,24 @@ class Versions:
         self._switch(name, previous)
         return True
 
+    def retire(self, name: str) -> bool:
+        """Make the active version the previous one, so that the shipped one is in use.
+
+        Returns False if there is no active one. Raises OSError.
+        """
+        self._settle(name)
+        self._digests.clear()
+        active = f"{self._active}/{name}"
+        if self._ops.state(active) is None:
+            return False
+        self._ops.rename(active, f"{self._previous}/{name}")
+        try:
+            sync_folder(self._ops, self._previous)
+            sync_folder(self._ops, self._active)
+        finally:
+            self._installed(name)
+        return True
+
     def delete_previous(self, name: str) -> bool:
         """Remove the previous version; return whether there was one. Raises OSError."""
         self._digests.clear()
