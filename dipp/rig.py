@@ -22,8 +22,11 @@ from dipp.intake import Intake
 from dipp.journal import Journal
 from dipp.message import BatchMessage, encode_message
 from dipp.metadata import Metadata
-from dipp.modulefiles import ModuleLibrary
+from dipp.modulefiles import ModuleLibrary, packaged_modules
 from dipp.params import LOG_STATUS, PIPELINE_RUN, Telemetry, make_table
+from dipp.policy.raw import RawFallback, thumbnail_chain
+from dipp.policy.replay import Replays
+from dipp.policy.settings import Settings
 from dipp.processing import Processor
 from dipp.quarantine import Quarantine
 from dipp.records import Kind, Record
@@ -162,6 +165,7 @@ class Rig:
             limit_bytes=settings.get("quarantine_bytes", 1 << 20),
             on_evict=lambda n: self.journal.append(Record(kind=Kind.EVICTED, batch=n)),
             evicted_through=self.journal.state.totals.evicted_through,
+            replays=self.journal.state.replays,
             durable=False,
         )
         modules = state / "modules"
@@ -173,6 +177,19 @@ class Rig:
         self.intake = Intake(queue, state / "intake")
         self.intake.ensure()
         self.runner = FakeRunner()
+        self.settings = Settings(self.table)
+        self.table["raw_thumbnail"].set(settings.get("thumbnails", 0))
+        raw = RawFallback(
+            self.loop.scheduler,
+            journal=self.journal,
+            quarantine=self.quarantine,
+            ring=self.ring,
+            runner=self.runner,
+            chain=lambda: thumbnail_chain(ModuleLibrary([packaged_modules()])),
+            settings=self.settings,
+            telemetry=self.telemetry,
+            note=lambda event, **fields: None,
+        )
         self.processor = Processor(
             self.loop.scheduler,
             journal=self.journal,
@@ -183,6 +200,15 @@ class Rig:
             telemetry=self.telemetry,
             log_status=self.table[LOG_STATUS].set,
             wall_unix=lambda: 1e9,
+            raw=raw,
+        )
+        self.replays = Replays(
+            self.loop.scheduler,
+            self.table,
+            journal=self.journal,
+            quarantine=self.quarantine,
+            process=self.processor.process,
+            holds_message=lambda: self.intake.holds_message,
         )
         self.worker = Worker(
             self.loop,
@@ -213,6 +239,11 @@ class Rig:
         self.write_mode(mode)
         self.until_idle()
 
+    def order(self, name: str, batch: int) -> None:
+        """Write an order about the quarantine and wait until it is carried out."""
+        self.table[name].write(batch)
+        self.until_idle()
+
     def until(self, condition: Callable[[], bool]) -> None:
         """Run the loop until something is so; fail after two seconds."""
         for _ in range(400):
@@ -223,7 +254,7 @@ class Rig:
 
     def until_idle(self) -> None:
         """Run the loop until pipeline_run is 0."""
-        self.until(lambda: self.mode == 0 and not self.worker.is_busy)
+        self.until(lambda: self.mode == 0 and not self.worker.is_busy and not self.replays.is_busy)
 
     @property
     def mode(self) -> int:
@@ -256,6 +287,7 @@ class Rig:
     def close(self) -> None:
         """Release everything; the queue goes if it is empty."""
         self.worker.abandon()
+        self.replays.abandon()
         self.intake.close()
         self.ring.close()
         self.journal.close()

@@ -85,6 +85,7 @@ class MemorySegment(OpenSegment):
 
     def seal(self) -> None:
         """Let nobody change it any more, neither modules nor this node. Raises OSError."""
+        os.lseek(self.fd, 0, os.SEEK_SET)
         fcntl.fcntl(
             self.fd,
             fcntl.F_ADD_SEALS,

@@ -120,6 +120,6 @@ class Trials:
                     name=name, sha256=sha256, trust=Trust(trust), failures=int(failures)
                 )
                 trials._put(version)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ContentError(f"trials: {error}") from error
         return trials

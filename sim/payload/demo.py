@@ -8,6 +8,7 @@ import platform
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from csp.shell.session import Progress
 from dipp.errors import Code, ContentError, describe, split_status
 from dipp.eventlog import read_events
 from dipp.pictures import load_metadata
+from dipp.policy.raw import BATCH_ITEM
 from sim.payload import up
 from sim.payload.mission import Mission, MissionError, read_link
 from sim.payload.record import BatchFate, MissionRecord, Picture, Span
@@ -186,6 +188,8 @@ def load_pictures(folder: Path, previews: Path) -> list[Picture]:
         indices[metadata.obid] = index + 1
         preview = previews / f"{metadata.obid}_{index}.png"
         after = path.with_suffix(".png")
+        is_thumbnail = metadata.item(BATCH_ITEM) is not None
+        what = "thumbnail, its batch is in quarantine: " if is_thumbnail else ""
         found.append(
             Picture(
                 obid=metadata.obid,
@@ -193,15 +197,17 @@ def load_pictures(folder: Path, previews: Path) -> list[Picture]:
                 after=_for_page(after),
                 raw_bytes=_FRAME_BYTES,
                 downlinked_bytes=metadata.size,
-                caption=f"image {index + 1}, {metadata.width} x {metadata.height} pixels",
+                caption=f"image {index + 1}, {what}{metadata.width} x {metadata.height} pixels",
                 items={key: value for key, value in metadata.items if key in _CAPTION_ITEMS},
+                is_thumbnail=is_thumbnail,
             )
         )
     return found
 
 
 def missing_pictures(record: MissionRecord, previews: Path) -> list[Picture]:
-    """Return what the sensor saw of the batches that were not delivered."""
+    """Return what the sensor saw of what came neither as a picture nor as a thumbnail."""
+    shown = Counter(picture.obid for picture in record.pictures)
     return [
         Picture(
             obid=fate.obid,
@@ -213,7 +219,7 @@ def missing_pictures(record: MissionRecord, previews: Path) -> list[Picture]:
         )
         for fate in record.fates
         if fate.fate != "delivered"
-        for index in range(fate.images)
+        for index in range(shown[fate.obid], fate.images)
         if (previews / f"{fate.obid}_{index}.png").exists()
     ]
 

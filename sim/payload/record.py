@@ -22,7 +22,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One image, before and after, as PNG or JPEG bytes; `after` is empty if it did not arrive."""
+    """One image, before and after, as PNG or JPEG bytes; `after` is empty if it did not arrive.
+
+    `is_thumbnail` says that its chain failed and `after` is the thumbnail of the raw image.
+    """
 
     obid: int
     before: bytes
@@ -31,6 +34,7 @@ class Picture:
     downlinked_bytes: int
     caption: str
     items: Mapping[str, object] = field(default_factory=dict)
+    is_thumbnail: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +90,8 @@ class MissionRecord:
 
     @property
     def pictures_received(self) -> int:
-        """How many pictures reached the ground."""
-        return sum(1 for each in self.pictures if each.after)
+        """How many pictures reached the ground, thumbnails of failed ones left out."""
+        return sum(1 for each in self.pictures if each.after and not each.is_thumbnail)
 
     def summary(self) -> dict[str, object]:
         """The figures of `summary.json` (issue 2): counts, bytes and seconds."""
