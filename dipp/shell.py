@@ -1,4 +1,7 @@
-"""What DIPP adds to the CSP shell: ippc, ippb, obs and capture. Source: dipp.md 6, 14, 16."""
+"""What DIPP adds to the CSP shell: ippc, ippb, obs, capture and crash.
+
+Source: dipp.md 6, 14, 16.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ from dipp.dtp import DtpClient
 from dipp.errors import DippError, describe, split_status
 from dipp.index import IndexEntry, fetch_count, fetch_entry
 from dipp.metadata import Metadata
+from dipp.pictures import save_metadata, save_picture
+from dipp.policy.shell import COMMANDS as POLICY_COMMANDS
 from dipp.pictures import file_part, save_metadata, save_picture
 from dipp.signedslot import sign_slot
 
@@ -315,4 +320,5 @@ COMMANDS = (
         options=NODE_OPTIONS,
         positionals=(Positional(name="request", optional=True, help="KEY=value;KEY=value;..."),),
     ),
+    *POLICY_COMMANDS,
 )
