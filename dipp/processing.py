@@ -11,9 +11,7 @@ Source: design.md 3 (fate rule), dipp.md 10, defects D4, D5, D8, D10, D11; fault
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from csp.sched import Scheduler
 from dipp.batch import Reader, block_header, find_blocks
@@ -25,8 +23,9 @@ from dipp.policy.raw import Thumbnails
 from dipp.policy.replay import load_entry
 from dipp.quarantine import PIECE_BYTES, Quarantine, Verdict
 from dipp.records import Fate, Kind, OpenBatch, Record
+from dipp.results import BatchFailure, Note, Result, Runner, note_nothing, shifted, slices
 from dipp.ring import Ring
-from dipp.runner.executor import Completed, Failed, Job
+from dipp.runner.executor import Failed, Job
 from dipp.segment import OpenSegment, Segment, remove_segment
 from dipp.slots import ModuleMissingError, Slots
 
@@ -35,41 +34,6 @@ _RETRY_S = 0.5
 # How often a shortage of descriptors, memory or disk is waited out before it counts.
 _PATIENCE = 6
 _RING_WAIT_S = 0.01
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """One image to deliver: what precedes its pixels, their number of bytes, and how to read."""
-
-    header: bytes
-    size: int
-    read: Reader
-
-
-class BatchFailure(Exception):
-    """The batch cannot be delivered; pipeline and module are 0 where they do not apply."""
-
-    def __init__(self, code: int, reason: str, pipeline: int = 0, module: int = 0) -> None:
-        super().__init__(reason)
-        self.status = status_word(code, pipeline, module)
-
-
-class Runner(Protocol):
-    """The part of the executor that is needed here; a test puts a fake in its place."""
-
-    def submit(self, job: Job) -> Awaitable[Completed | Failed]:
-        """Run a chain over a batch. What it gives never fails."""
-
-
-class Note(Protocol):
-    """Where events go that people may want to read later."""
-
-    def __call__(self, event: str, **fields: object) -> None:
-        """Write one event. Never raises."""
-
-
-def _note_nothing(event: str, **fields: object) -> None:
-    """Forget an event: for whoever keeps no diary."""
 
 
 class Processor:
@@ -88,7 +52,7 @@ class Processor:
         log_status: Callable[[int], None],
         wall_unix: Callable[[], float],
         max_attempts: int = 2,
-        note: Note = _note_nothing,
+        note: Note = note_nothing,
         raw: Thumbnails | None = None,
     ) -> None:
         self._raw = raw
@@ -222,7 +186,7 @@ class Processor:
                 Result(
                     header=block_header(block.metadata),
                     size=block.pixel_size,
-                    read=_shifted(segment.read, block.pixel_offset),
+                    read=shifted(segment.read, block.pixel_offset),
                 )
                 for block in blocks
             ]
@@ -248,7 +212,7 @@ class Processor:
                     Result(
                         header=block_header(metadata.replace(size=len(view))),
                         size=len(view),
-                        read=_slices(view),
+                        read=slices(view),
                     )
                     for metadata, view in outcome.images
                 ],
@@ -418,11 +382,3 @@ class Processor:
 
 def _nothing(offset: int, size: int) -> bytes:
     return b""
-
-
-def _slices(view: memoryview) -> Reader:
-    return lambda offset, size: view[offset : offset + size]
-
-
-def _shifted(read: Reader, start: int) -> Reader:
-    return lambda offset, size: read(start + offset, size)

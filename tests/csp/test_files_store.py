@@ -579,3 +579,37 @@ def test_versions_have_the_kind_they_are_listed_with(rig):
     assert entry.version(VersionKind.ACTIVE).size == len(TWO)
     assert entry.version(VersionKind.PREVIOUS).size == len(ONE)
     assert entry.version(VersionKind.SHIPPED) is None
+
+
+# -- giving way to the shipped version
+
+
+def test_a_retired_version_gives_way_to_the_shipped_one_and_can_come_back(tmp_path):
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    (shipped / NAME).write_bytes(THREE)
+    rig = Rig(tmp_path / "modules")
+    store = rig.open(shipped=[shipped])
+    upload(store, ONE)
+    assert store.retire(NAME)
+    assert versions(store) == {"PREVIOUS": sha(ONE), "SHIPPED": sha(THREE)}
+    assert rig.installed == [NAME, NAME]
+    assert not store.retire(NAME), "there is none to retire any more"
+    assert store.rollback(NAME, sha(ONE))
+    assert versions(store)["ACTIVE"] == sha(ONE)
+    assert status_of(store.retire, "../x") is Status.BAD_NAME
+
+
+def test_a_power_cut_while_a_version_retires_leaves_it_whole_in_one_place():
+    cut_at, done = 0, False
+    while not done:
+        cut_at += 1
+        disk = SimulatedStoreDisk({f"m/active/{NAME}": TWO, f"m/previous/{NAME}": ONE})
+        with contextlib.suppress(PowerCut):
+            FileStore("m", ops=CuttingStoreOps(cut_at, disk)).retire(NAME)
+            done = True
+        for files in disk.after_power_cut():
+            left = SimulatedStoreDisk(files)
+            FileStore("m", ops=left)
+            assert on_disk(left) in ({(None, TWO)} if done else {(TWO, ONE), (None, TWO)})
+    assert cut_at > 8
