@@ -23,6 +23,7 @@ from dipp.policy.settings import DEGRADED, QUARANTINED, STATE, Settings
 from dipp.runner.outcome import Completed, Failed, Job
 from dipp.runner.stage import module_hash
 from dipp.runner.values import Chain, CrashRecord, ModuleStep, StageStats, clip
+from dipp.sandbox.faultline import FAULT_SIGNALS, fault_address
 from dipp.supervisor.policy import ModuleBook, Tolerance, is_blamed, may_retry
 
 _STATE_BYTES = 179
@@ -96,6 +97,7 @@ class Guard:
             outcome = await self._runner.submit(replace(job, chain=plan.chain))
             if isinstance(outcome, Completed):
                 return self._completed(job, plan, tickets, outcome)
+            outcome = _with_address(outcome)
             self._blame(plan, outcome)
             again = self._plan(job.chain) == plan
             if not (again and may_retry(outcome.code, retries, self._settings.tolerance)):
@@ -210,6 +212,14 @@ class Guard:
             "retry", batch=job.batch_id, pipeline=pipeline, module=outcome.module_index,
             code=int(outcome.code),
         )  # fmt: skip
+
+
+def _with_address(outcome: Failed) -> Failed:
+    """Add to the crash record what only the log of the module tells."""
+    if outcome.crash.signal not in FAULT_SIGNALS:
+        return outcome
+    address = fault_address(outcome.log)
+    return replace(outcome, crash=replace(outcome.crash, fault_address=address))
 
 
 def _with_gaps(

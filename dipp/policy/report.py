@@ -52,5 +52,7 @@ def _ending(crash: CrashRecord) -> Iterator[str]:
     if crash.exception:
         # Of a signal this is its name.
         yield crash.exception
+    if crash.fault_address is not None:
+        yield f"address 0x{crash.fault_address:x}"
     if crash.line:
         yield f"line {crash.line} of the module"

@@ -33,6 +33,7 @@ from dipp.runner.wait import (
     sweep_sysv_segments,
 )
 from dipp.runner.wire import FrameError
+from dipp.sandbox import faultaddress
 from dipp.sandbox.cgroups import Cgroup, Cgroups
 from dipp.sandbox.limits import close_all_but
 from dipp.sandbox.namespaces import PidNamespaces
@@ -204,6 +205,7 @@ def main(argv: list[str]) -> int:
     preload()
     # Text dumps of fatal signals go to the log of the module child.
     faulthandler.enable(all_threads=False)
+    faultaddress.install()
     gc.collect()
     gc.freeze()
     gc.disable()

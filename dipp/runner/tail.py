@@ -6,30 +6,47 @@ from dipp.runner.values import clip
 
 # About fifty lines: a traceback and what led to it. Fits a frame and an operator's screen.
 TAIL_LIMIT_BYTES = 4096
-# faulthandler's first line; what follows is about our frames, not about the module's log.
+# How fault handlers begin; what follows is about our frames, not about the module's log.
 _FAULT_MARK = b"Fatal Python error: "
 
 
 class LogTail:
-    """Keeps the last bytes and counts all."""
+    """Keeps the last bytes and counts all. Of a fault it also keeps what led to it."""
 
     def __init__(self, limit_bytes: int = TAIL_LIMIT_BYTES) -> None:
         self._limit = limit_bytes
         self._data = b""
+        # The last words before a fault and its first line, which a long dump pushes out.
+        self._words: str | None = None
+        self._fault = b""
         self.total_bytes = 0
 
     def add(self, chunk: bytes) -> None:
         """Append what was read."""
         self.total_bytes += len(chunk)
-        self._data = (self._data + chunk)[-self._limit :]
+        data = self._data + chunk
+        before, mark, after = data.partition(_FAULT_MARK)
+        if mark and self._words is None:
+            self._words = _last_line(before)
+        if mark and b"\n" not in self._fault:
+            self._fault = (mark + after)[: self._limit]
+        self._data = data[-self._limit :]
 
     def text(self) -> str:
-        """Return the tail line by line, every line escaped to printable characters."""
+        """Return the tail line by line, every line escaped to printable characters.
+
+        The first line of a fault that is no longer among them comes after them.
+        """
         lines = self._data.decode(errors="replace").splitlines()
+        if self._fault and _FAULT_MARK not in self._data:
+            lines += self._fault.decode(errors="replace").splitlines()[:1]
         return "\n".join(clip(line, self._limit) for line in lines)
 
     def last_line(self) -> str:
         """Return the last line that is not blank and not from the fault handler."""
-        data = self._data.partition(_FAULT_MARK)[0]
-        lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
-        return next((line for line in reversed(lines) if line), "")
+        return _last_line(self._data) if self._words is None else self._words
+
+
+def _last_line(data: bytes) -> str:
+    lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "")

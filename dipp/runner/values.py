@@ -13,8 +13,8 @@ from dipp.manifest import ParamValue
 
 # One parameter packet holds a data value of 188 bytes; a crash record must stay below it.
 CRASH_RECORD_LIMIT_BYTES = 187
-_CRASH = struct.Struct("<BHBBBBHIIIQ8s")
-_CRASH_VERSION = 1
+_CRASH = struct.Struct("<BHBBBBHIIIQ8sBQ")
+_CRASH_VERSION = 2
 _NAME_BYTES, _EXCEPTION_BYTES, _LOG_BYTES = 32, 32, 72
 
 
@@ -85,7 +85,8 @@ class CrashRecord:
     """Why a batch failed, small enough for one data parameter.
 
     `module` is the 1-based position, 0 when no module is at fault. `signal` and `exit_status` are
-    0 when they do not apply. `line` and `exception` are Python's, where known.
+    0 when they do not apply. `line` and `exception` are Python's, where known. `fault_address` is
+    what was touched when a signal tells of a fault, None if unknown.
     """
 
     code: int
@@ -102,6 +103,7 @@ class CrashRecord:
     batch_id: int = 0
     module_hash: bytes = b""
     last_log: str = ""
+    fault_address: int | None = None
 
     def encode(self) -> bytes:
         """Return at most 187 bytes; numbers are clamped and texts clipped to what fits."""
@@ -118,6 +120,8 @@ class CrashRecord:
             _clamp(self.wall_ms, 32),
             self.batch_id & 0xFFFFFFFFFFFFFFFF,
             self.module_hash[:8],
+            self.fault_address is not None,
+            (self.fault_address or 0) & 0xFFFFFFFFFFFFFFFF,
         )
         texts = (
             (self.name, _NAME_BYTES),
@@ -132,7 +136,7 @@ class CrashRecord:
         raw = bytes(data)
         if len(raw) < _CRASH.size or raw[0] != _CRASH_VERSION:
             raise ContentError(f"crash record of {len(raw)} bytes, first {raw[:1]!r}")
-        _, code, pipeline, module, signal, status, line, rss, cpu, wall, batch, digest = (
+        _, code, pipeline, module, signal, status, line, rss, cpu, wall, batch, digest, *fault = (
             _CRASH.unpack_from(raw)
         )
         texts, offset = [], _CRASH.size
@@ -156,6 +160,7 @@ class CrashRecord:
             batch_id=batch,
             module_hash=digest.rstrip(b"\0"),
             last_log=texts[2],
+            fault_address=fault[1] if fault[0] else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dipp.message import BatchMessage, encode_message
 from dipp.metadata import Metadata
 from dipp.rig import unique
 from dipp.runner.executor import CrashRecord
+from dipp.sandbox import faultaddress
 from dipp.testing import no_leaks
 from tests.dipp.test_node import NODE, World
 
@@ -36,7 +38,14 @@ def run(batch, params):
             raise ValueError('too dark')
         pixels += 1
 """
-MODULES = {"broken": FAILING, "spin": SPINNING, "negate": NEGATING, "picky": PICKY}
+FAULTING = "import ctypes\ndef run(batch, params):\n    ctypes.string_at(64)\n"
+MODULES = {
+    "fault": FAULTING,
+    "broken": FAILING,
+    "spin": SPINNING,
+    "negate": NEGATING,
+    "picky": PICKY,
+}
 
 
 class PolicyWorld(World):
@@ -402,8 +411,19 @@ def test_the_settings_have_defaults_and_survive_a_restart(modules: Path, tmp_pat
     world.close()
 
 
-def test_the_record_of_a_crash_has_its_line(world: PolicyWorld) -> None:
+def test_the_record_of_a_crash_holds_all_that_is_known(world: PolicyWorld) -> None:
     world.set_pipeline(1, "broken")
     world.shoot(b"1")
     crash = CrashRecord.decode(world.get("crash_1"))
     assert (crash.exception, crash.line, crash.batch_id) == ("ValueError", 2, 1)
+    assert crash.last_log == "ValueError: it is broken"
+    world.set_pipeline(1, "negate", "fault")
+    world.shoot(b"1")
+    crash = CrashRecord.decode(world.get("crash_1"))
+    assert (crash.pipeline, crash.module, crash.name, crash.code) == (1, 2, "fault", 600)
+    assert (crash.signal, crash.exception, crash.line) == (11, "SIGSEGV", 3)
+    assert len(crash.module_hash) == 8
+    assert crash.peak_rss_kb > 0
+    assert crash.wall_ms > 0
+    if platform.machine() in faultaddress.CODE:
+        assert crash.fault_address == 64

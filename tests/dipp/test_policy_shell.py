@@ -128,6 +128,13 @@ def test_codes_have_names(code: int, name: str) -> None:
     assert code_name(code) == name
 
 
+def test_a_fault_is_reported_with_its_address() -> None:
+    crash = CrashRecord(code=600, signal=11, exception="SIGSEGV", line=3, fault_address=0)
+    lines = list(crash_lines(crash))
+    assert lines[0] == "code 600 SIGNAL: module died by a signal"
+    assert "signal 11, SIGSEGV, address 0x0, line 3 of the module" in lines
+
+
 @given(
     st.builds(
         CrashRecord,

@@ -128,6 +128,16 @@ def test_last_line_is_not_the_fault_handlers():
     assert tail.last_line() == "near the end"
 
 
+def test_a_fault_keeps_its_first_line_and_the_last_words_before_it():
+    tail = LogTail(100)
+    tail.add(b"near the end\nFatal Python ")
+    tail.add(b"error: fault address 0x00\nFatal Python error: Segmentation fault\n")
+    tail.add(b"  File x, line 3 in deeper\n" * 50)
+    assert tail.last_line() == "near the end"
+    assert tail.text().splitlines()[-1] == "Fatal Python error: fault address 0x00"
+    assert len(tail.text()) < 150
+
+
 META = Metadata(size=6, width=3, height=1, channels=1, bits_pixel=12)
 SEGMENT = META.encode() + b"pixels"
 END = len(META.encode())

@@ -182,7 +182,7 @@ def test_a_kill_in_the_middle_of_a_module_is_replayed_once_and_then_quarantined(
     assert not daemon.camera.exists(second)
     assert daemon.terminate() == 0
     assert daemon.totals() == Totals(taken=2, delivered=1, quarantined=1, images=1)
-    assert daemon.stored() == 1
+    assert daemon.stored() == 2, "the first image, and the thumbnail of the second"
     assert len(list((daemon.state / "quarantine").iterdir())) == 1
 
 

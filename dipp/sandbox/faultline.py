@@ -1,0 +1,17 @@
+"""The line that tells the address of a fault in a module's log. Pure."""
+
+from __future__ import annotations
+
+import re
+
+# As Python's fault handler begins, so that it does not count as the module's last words.
+PREFIX = b"Fatal Python error: fault address 0x"
+_LINE = re.compile(rf"^{PREFIX.decode()}([0-9a-f]{{16}})$", re.MULTILINE)
+# SIGILL, SIGBUS, SIGFPE, SIGSEGV on Linux: what the processor itself complains of.
+FAULT_SIGNALS = (4, 7, 8, 11)
+
+
+def fault_address(log: str) -> int | None:
+    """Return the last address that a log tells of, None if it tells of none."""
+    found = _LINE.findall(log)
+    return int(found[-1], 16) if found else None
