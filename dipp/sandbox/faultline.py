@@ -1,4 +1,4 @@
-"""The line that tells the address of a fault in a module's log. Pure."""
+"""What the fault handlers tell in a module's log: the address, and the line of the module. Pure."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def fault_address(log: str) -> int | None:
     """Return the last address that a log tells of, None if it tells of none."""
     found = _LINE.findall(log)
     return int(found[-1], 16) if found else None
+
+
+def fault_line(log: str, path: str) -> int:
+    """Return the innermost line of a module file in a dump of frames, 0 if it is not there."""
+    found = re.search(rf'File "{re.escape(path)}", line (\d+) in', log)
+    return int(found.group(1)) if found else 0

@@ -16,7 +16,7 @@ import pytest
 from dipp.runner.executor import Failed
 from dipp.runner.values import CRASH_RECORD_LIMIT_BYTES, CrashRecord
 from dipp.sandbox import faultaddress
-from dipp.sandbox.faultline import FAULT_SIGNALS, PREFIX, fault_address
+from dipp.sandbox.faultline import FAULT_SIGNALS, PREFIX, fault_address, fault_line
 from dipp.testing import Harness, make_chain
 
 SOURCES = Path(__file__).parents[2] / "tools" / "fault_stub"
@@ -118,6 +118,13 @@ def test_the_bytes_are_those_of_the_source(machine: str, tools: str, tmp_path: P
 )
 def test_reading_the_line(log: str, address: int | None) -> None:
     assert fault_address(log) == address
+
+
+def test_the_line_is_that_of_the_module_not_of_a_library_it_called() -> None:
+    log = 'File "/lib/ctypes.py", line 519 in string_at\n  File "/m/a+.py", line 3 in run\n'
+    log += '  File "/m/a+.py", line 9 in <module>'
+    assert fault_line(log, "/m/a+.py") == 3
+    assert fault_line(log, "/m/aa.py") == 0
 
 
 @pytest.mark.parametrize("address", [None, 0, 1, 2**64 - 1])
