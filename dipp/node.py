@@ -245,6 +245,7 @@ class DippNode:
     def _on_files(self, name: str) -> None:
         self.configuration.modules_changed(name)
         self.policy.trials.changed(name)
+        self.policy.guard.files_changed()
 
     def _on_evict(self, batch: int) -> None:
         self.telemetry.count("quarantine_evicted")

@@ -15,16 +15,16 @@ from typing import Protocol
 
 from csp.sched import Scheduler
 from dipp.config.definition import Fallback
-from dipp.errors import Code, status_word
+from dipp.errors import Code, ContentError, status_word
 from dipp.params import Telemetry
-from dipp.policy.fallback import Alternatives, Plan, mark, plan_chain
+from dipp.policy.fallback import Alternatives, Plan, key_of, mark, plan_chain
 from dipp.policy.rollback import NO_TICKETS, Tickets, Trialist
 from dipp.policy.settings import DEGRADED, QUARANTINED, STATE, Settings
 from dipp.runner.outcome import Completed, Failed, Job
 from dipp.runner.stage import module_hash
 from dipp.runner.values import Chain, CrashRecord, ModuleStep, StageStats, clip
 from dipp.sandbox.faultline import FAULT_SIGNALS, fault_address, fault_line
-from dipp.supervisor.policy import ModuleBook, Tolerance, is_blamed, may_retry
+from dipp.supervisor.policy import ModuleBook, ModuleKey, Tolerance, is_blamed, may_retry
 
 _STATE_BYTES = 179
 
@@ -39,7 +39,10 @@ class Executes(Protocol):
 
 
 class Configured(Protocol):
-    """What is configured to happen instead of modules."""
+    """The chains, and what is configured to happen instead of modules."""
+
+    def chain(self, pipeline_id: int) -> Chain:
+        """Return the chain of a pipeline as it is now. Raises ContentError."""
 
     def fallbacks(self, pipeline_id: int) -> Mapping[int, Fallback]:
         """Return it for each position of a pipeline."""
@@ -47,14 +50,13 @@ class Configured(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Out:
-    """A module that is quarantined."""
+    """A module that is quarantined. `key` is that of the configured version."""
 
-    pipeline: int
-    name: str
+    key: ModuleKey
     fallback: Fallback
 
     def __str__(self) -> str:
-        return f"{self.pipeline}/{self.name} {self.fallback.name.lower()}"
+        return f"{self.key.pipeline}/{self.key.name} {self.fallback.name.lower()}"
 
 
 class Guard:
@@ -98,7 +100,7 @@ class Guard:
             if isinstance(outcome, Completed):
                 return self._completed(job, plan, tickets, outcome)
             outcome = _with_place(plan.chain, outcome)
-            self._blame(plan, outcome)
+            self._blame(job.chain, plan, outcome)
             again = self._plan(job.chain) == plan
             if not (again and may_retry(outcome.code, retries, self._settings.tolerance)):
                 return self._failed(job, plan, tickets, outcome)
@@ -116,11 +118,25 @@ class Guard:
         self.publish()
         return freed
 
+    def files_changed(self) -> None:
+        """Hear that module files are others now: another version is not quarantined."""
+        for pipeline in {pipeline for pipeline, _ in self._out}:
+            try:
+                steps = self._configured.chain(pipeline).steps
+            except ContentError:
+                # A module is missing; what is shown stays until it is there again.
+                continue
+            keys = {key_of(pipeline, step) for step in steps}
+            for place in [p for p, out in self._out.items() if p[0] == pipeline]:
+                if self._out[place].key not in keys:
+                    del self._out[place]
+        self.publish()
+
     def publish(self) -> None:
         """Show which modules are quarantined."""
         out = self._out.values()
         self._telemetry.put(QUARANTINED, len(out))
-        self._telemetry.put(DEGRADED, sum({1 << (each.pipeline - 1) for each in out}))
+        self._telemetry.put(DEGRADED, sum({1 << (each.key.pipeline - 1) for each in out}))
         self._telemetry.put_text(STATE, clip("; ".join(map(str, out)), _STATE_BYTES))
 
     # -- before a run
@@ -165,7 +181,7 @@ class Guard:
         if self._trialist is not None:
             self._trialist.succeeded(tickets.get(index, ()))
 
-    def _blame(self, plan: Plan, outcome: Failed) -> None:
+    def _blame(self, configured: Chain, plan: Plan, outcome: Failed) -> None:
         """Count a failure against the module, and the work of those before it for them."""
         for step in plan.chain.steps[: max(len(outcome.stages) - 1, 0)]:
             if step.index < outcome.module_index:
@@ -180,14 +196,14 @@ class Guard:
         if fallback is Fallback.NONE:
             tolerance = replace(tolerance, failures=0)
         if self._book.failed(key, self._scheduler.now, tolerance):
-            self._quarantine(pipeline, key.name, fallback, tolerance)
+            step = next(s for s in configured.steps if s.index == outcome.module_index)
+            self._quarantine(key_of(pipeline, step), fallback, tolerance)
 
-    def _quarantine(
-        self, pipeline: int, name: str, fallback: Fallback, tolerance: Tolerance
-    ) -> None:
-        self._out[pipeline, name] = _Out(pipeline=pipeline, name=name, fallback=fallback)
+    def _quarantine(self, key: ModuleKey, fallback: Fallback, tolerance: Tolerance) -> None:
+        self._out[key.pipeline, key.name] = _Out(key=key, fallback=fallback)
         self._note(
-            "module_quarantined", pipeline=pipeline, module=name, fallback=fallback.name.lower(),
+            "module_quarantined", pipeline=key.pipeline, module=key.name,
+            fallback=fallback.name.lower(),
             failures=tolerance.failures, period_s=tolerance.period_s,
         )  # fmt: skip
         self.publish()

@@ -54,6 +54,9 @@ class Bench:
     def fallbacks(self, pipeline_id: int) -> Mapping[int, Fallback]:
         return self.found
 
+    def chain(self, pipeline_id: int) -> Chain:
+        return CHAIN
+
     def submit(self, job: Job) -> Promise[Outcome]:
         self.chains.append(job.chain)
         promise: Promise[Outcome] = Promise()

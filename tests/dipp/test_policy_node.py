@@ -152,6 +152,7 @@ def test_each_way_to_rearm(world: PolicyWorld) -> None:
     assert world.get("modules_quarantined") == 0, "new parameters"
     quarantine()
     world.upload("broken.py", NEGATING)
+    assert world.get("modules_quarantined") == 0
     world.shoot(b"\x01")
     assert world.newest()[1] == b"\xfe", "a new module file"
 
