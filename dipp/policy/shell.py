@@ -144,7 +144,7 @@ async def _crash(session: Session, args: Args) -> None:
             lines = list(crash_lines(CrashRecord.decode(value)))
         except ContentError as error:
             lines = [f"not readable: {error}"]
-        session.out(f"crash {number}{' (newest)' if number == 1 else ''}")
+        session.out(f"record {number}{', the newest' if number == 1 else ''}")
         for line in lines:
             session.out(f"  {line}")
         shown += 1

@@ -71,7 +71,7 @@ def test_an_operator_finds_mends_and_replays(rig: Rig, folder: Path) -> None:
     assert "batch 3, pipeline 1, module 1 'broken', version " in report
     assert "KeyError, line 3 of the module" in report
     assert "last words: KeyError: 'lost'" in report
-    assert rig.run("crash").count("crash ") == 3
+    assert rig.run("crash").count("record ") == 3
     assert "no crash record there" in rig.run("crash 8")
 
     said = rig.run("ippc rearm 1")
