@@ -79,10 +79,14 @@ class Processor:
         for batch in tuple(self._journal.state.open.values()):
             if batch.fate is not None:
                 continue
-            if batch.delivering is not None and batch.delivering[1] == self._ring.head:
-                self._append_fate(batch.batch, Fate.DELIVERED, images=batch.delivering[2])
+            _, head_after, images = batch.delivering or (0, 0, 0)
+            if images and head_after == self._ring.head:
+                self._append_fate(batch.batch, Fate.DELIVERED, images=images)
             elif self._quarantine.holds(batch.batch):
                 self._settle_quarantined(batch.batch)
+            elif images:
+                # Not committed, and told at once: a later append may bring the head there.
+                self._journal.append(Record(kind=Kind.DELIVERING, batch=batch.batch))
         if self._raw is not None:
             self._raw.settle()
         self.publish()
@@ -239,14 +243,15 @@ class Processor:
             return
         while self._ring.is_busy:
             await self._scheduler.sleep(_RING_WAIT_S)
-        try:
-            await self._append(number, results)
-        except ContentError as error:
-            raise BatchFailure(error.code, str(error)) from error
-        except OSError as error:
-            self._telemetry.count("storage_errors")
-            raise BatchFailure(Code.STORE_FAILED, f"image ring: {error}") from error
-        await self._finish(number, Fate.DELIVERED, images=len(results))
+        with self._ring.reserved():
+            try:
+                await self._append(number, results)
+            except ContentError as error:
+                raise BatchFailure(error.code, str(error)) from error
+            except OSError as error:
+                self._telemetry.count("storage_errors")
+                raise BatchFailure(Code.STORE_FAILED, f"image ring: {error}") from error
+            await self._finish(number, Fate.DELIVERED, images=len(results))
 
     async def _append(self, number: int, results: Sequence[Result]) -> None:
         ring = self._ring

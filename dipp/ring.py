@@ -10,10 +10,11 @@ happened. Source: dipp.md 14.1, defects D13..D15.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -88,6 +89,7 @@ class Ring:
         """Read tail, head and offsets. Raises ContentError if they cannot be those of a ring."""
         self._file = file
         self._pending: AppendPlan | None = None
+        self._is_reserved = False
         tail, head = _HEADER.unpack(file.read(0, HEADER_BYTES))
         offsets = array("I", file.read(HEADER_BYTES, OFFSET_BYTES * geometry.entries))
         self.index = RingIndex(geometry, tail, head, offsets)
@@ -114,8 +116,20 @@ class Ring:
 
     @property
     def is_busy(self) -> bool:
-        """Say whether an append is under way."""
-        return self._pending is not None
+        """Say whether an append is under way, or the ring reserved for one."""
+        return self._pending is not None or self._is_reserved
+
+    @contextlib.contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Keep others from appending until the journal has what was appended.
+
+        Whoever appends waits until the ring is not busy and reserves it without a pause.
+        """
+        self._is_reserved = True
+        try:
+            yield
+        finally:
+            self._is_reserved = False
 
     def close(self) -> None:
         """Give back the file."""

@@ -9,7 +9,7 @@ Source: style-anchors.md 4; fault 69.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from dipp.params import Telemetry
 from dipp.policy.fallback import Alternatives, Plan, key_of, mark, plan_chain
 from dipp.policy.rollback import NO_TICKETS, Tickets, Trialist
 from dipp.policy.settings import DEGRADED, QUARANTINED, STATE, Settings
+from dipp.results import Note, Runner
 from dipp.runner.outcome import Completed, Failed, Job
 from dipp.runner.stage import module_hash
 from dipp.runner.values import Chain, CrashRecord, ModuleStep, StageStats, clip
@@ -27,15 +28,6 @@ from dipp.sandbox.faultline import FAULT_SIGNALS, fault_address, fault_line
 from dipp.supervisor.policy import ModuleBook, ModuleKey, Tolerance, is_blamed, may_retry
 
 _STATE_BYTES = 179
-
-Note = Callable[..., None]
-
-
-class Executes(Protocol):
-    """The part of the executor that is needed here."""
-
-    def submit(self, job: Job) -> Awaitable[Completed | Failed]:
-        """Run a chain over a batch. What it gives never fails."""
 
 
 class Configured(Protocol):
@@ -65,7 +57,7 @@ class Guard:
     def __init__(
         self,
         scheduler: Scheduler,
-        runner: Executes,
+        runner: Runner,
         configured: Configured,
         settings: Settings,
         *,

@@ -14,11 +14,12 @@ from dipp.journal import Journal
 from dipp.modulefiles import ModuleFile, ModuleLibrary, Uplinked
 from dipp.params import Telemetry
 from dipp.policy.guard import Guard
-from dipp.policy.raw import Executes, RawFallback, thumbnail_chain
+from dipp.policy.raw import RawFallback, thumbnail_chain
 from dipp.policy.replay import Replays
 from dipp.policy.rollback import Trialist
 from dipp.policy.settings import MODULE_REARM, REARM_ALL, Settings
 from dipp.quarantine import Quarantine
+from dipp.results import Note, Runner
 from dipp.ring import Ring
 from dipp.runner.values import ModuleStep
 from dipp.slots import Slots
@@ -55,12 +56,12 @@ class PolicyKit:
         shipped: Sequence[Path],
         check: Callable[[str, bytes], None],
         slots: Slots,
-        runner: Executes,
+        runner: Runner,
         journal: Journal,
         quarantine: Quarantine,
         ring: Ring,
         log_status: Callable[[int], None],
-        note: Callable[..., None],
+        note: Note,
     ) -> None:
         self._scheduler = scheduler
         self._table = table

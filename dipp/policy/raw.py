@@ -9,7 +9,8 @@ once or, after too many deaths, not at all. A failure here is counted and ends i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from csp.sched import Scheduler
@@ -24,8 +25,9 @@ from dipp.policy.replay import load_entry
 from dipp.policy.settings import Settings
 from dipp.quarantine import Quarantine
 from dipp.records import Kind, OpenBatch, Raw, Record
+from dipp.results import Note, Runner
 from dipp.ring import Ring
-from dipp.runner.outcome import Completed, Failed, Job
+from dipp.runner.outcome import Failed, Job
 from dipp.runner.values import Chain, ModuleStep
 from dipp.segment import OpenSegment, Segment
 from dipp.workspace import ENCODING_ITEM
@@ -54,13 +56,6 @@ class Thumbnails(Protocol):
 
     async def make(self, number: int) -> None:
         """Do what is to be done for a batch that has its fate. Never fails."""
-
-
-class Executes(Protocol):
-    """The part of the executor that is needed here."""
-
-    def submit(self, job: Job) -> Awaitable[Completed | Failed]:
-        """Run a chain over a batch. What it gives never fails."""
 
 
 def thumbnail_chain(library: ModuleLibrary) -> Chain:
@@ -110,11 +105,11 @@ class RawFallback:
         journal: Journal,
         quarantine: Quarantine,
         ring: Ring,
-        runner: Executes,
+        runner: Runner,
         chain: Callable[[], Chain],
         settings: Settings,
         telemetry: Telemetry,
-        note: Callable[..., None],
+        note: Note,
     ) -> None:
         self._scheduler = scheduler
         self._journal = journal
@@ -144,17 +139,22 @@ class RawFallback:
         is_due = batch.status != 0 and batch.raw is not Raw.DONE
         if not is_due or not self._settings.wants_thumbnails:
             return
-        images = 0
+        elements: Sequence[bytes] = ()
         try:
             if batch.raw_attempts < _ATTEMPTS:
                 self._journal.append(_record(number, Raw.STARTED))
-                images = await self._deliver(number, await self._draw(batch))
+                elements = await self._draw(batch)
         except (OSError, ContentError, MisuseError) as error:
             self._note("raw_failed", batch=number, reason=str(error))
+        while elements and self._ring.is_busy:
+            await self._scheduler.sleep(_RING_WAIT_S)
+        # Nobody else appends until the journal has it: else the heads there would mean nothing.
+        with self._ring.reserved() if elements else contextlib.nullcontext():
+            images = self._append(number, elements)
+            await self._done(number, images)
+        self._telemetry.count("raw_images", images)
         if images == 0:
             self._telemetry.count("raw_failures")
-        self._telemetry.count("raw_images", images)
-        await self._done(number, images)
 
     async def _draw(self, batch: OpenBatch) -> Sequence[bytes]:
         """Return the thumbnails as elements of the ring. Raises ContentError, OSError."""
@@ -194,17 +194,18 @@ class RawFallback:
                 segment.close()
         return await load_entry(self._quarantine.entry(batch.batch), self._scheduler)
 
-    async def _deliver(self, number: int, elements: Sequence[bytes]) -> int:
-        """Append them to the ring as one change; return how many. Raises ContentError, OSError."""
+    def _append(self, number: int, elements: Sequence[bytes]) -> int:
+        """Append them to the ring as one change; return how many are there."""
         if not elements:
             return 0
         ring = self._ring
-        while ring.is_busy:
-            await self._scheduler.sleep(_RING_WAIT_S)
-        # From here to the commit without a pause, so that the heads in the journal are true.
-        plan = ring.plan([len(element) for element in elements])
-        ring.begin(plan)
         try:
+            plan = ring.plan([len(element) for element in elements])
+        except ContentError as error:
+            self._note("raw_failed", batch=number, reason=str(error))
+            return 0
+        try:
+            ring.begin(plan)
             position = 0
             for element in elements:
                 ring.write(plan, position, element)
@@ -218,10 +219,12 @@ class RawFallback:
             )
             self._journal.append(record)
             ring.commit(plan)
-        except OSError:
+        except OSError as error:
+            self._telemetry.count("storage_errors")
             # Written but not known to be durable is still visible.
             if ring.head != plan.head_after:
-                raise
+                self._note("raw_failed", batch=number, reason=str(error))
+                return 0
         finally:
             ring.abandon()
         return len(elements)

@@ -7,7 +7,7 @@ a batch gets tickets when it starts, and they say nothing about a version that c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from dipp.errors import ContentError
 from dipp.params import Telemetry
 from dipp.policy.settings import TRIALS, Settings
 from dipp.policy.trials import Trials, Trust, Version
+from dipp.results import Note
 from dipp.runner.values import Chain, ModuleStep, clip
 
 _TEXT_BYTES = 179
@@ -39,7 +40,7 @@ class Trialist:
         settings: Settings,
         *,
         telemetry: Telemetry,
-        note: Callable[..., None],
+        note: Note,
         ops: StoreOps | None = None,
     ) -> None:
         """`path` is the record, `active` the folder of the versions in use. Never raises."""

@@ -15,11 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from dipp.batch import encode_batch
 from dipp.errors import Code
 from dipp.intake import Intake
+from dipp.journal import Journal
+from dipp.metadata import Metadata
 from dipp.policy.raw import BATCH_ITEM, RAW_PIPELINE, STATUS_ITEM
 from dipp.policy.settings import DISCARD, REPLAY
 from dipp.quarantine import Quarantine
+from dipp.records import Kind, Record
 from dipp.rig import Camera, FakeRunner, Rig, unique
 from dipp.runner.executor import Completed, Job, Outcome
 from tests.dipp.guillotine import die_in, run_and_die
@@ -210,6 +214,60 @@ def test_a_full_disk_does_not_lose_what_fails_again(camera: Camera, tmp_path: Pa
     assert (entry.verdict.batch, entry.verdict.status) == (2, 600101)
     assert rig.fates == (1, 0, 1, 0)
     rig.close()
+
+
+def test_no_other_append_comes_between_a_delivery_and_its_fate(
+    camera: Camera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the heads in the journal would not tell, after a kill, whether it was delivered."""
+    rig = Rig(quarantined(tmp_path, camera), camera.queue)
+    working(rig)
+    append, refusals, heads = Journal.append, [3], {}
+
+    def failing_once(journal: Journal, record: Record) -> None:
+        if record.kind is Kind.FATE:
+            if refusals[0]:
+                refusals[0] -= 1
+                raise OSError(5, "Input/output error")
+            plan = journal.state.open[record.batch].delivering
+            assert plan is not None
+            heads[record.batch] = (plan[1], rig.ring.head)
+        append(journal, record)
+
+    monkeypatch.setattr(Journal, "append", failing_once)
+    monkeypatch.setattr("dipp.processing._RETRY_S", 0.01)
+    camera.shoot(b"third")
+    rig.write_mode(2)
+    rig.order(REPLAY, 1)
+    assert sorted(heads) == [2, 3]
+    assert all(planned == head for planned, head in heads.values())
+    assert rig.fates == (2, 2, 0, 0)
+    assert len(rig.images) == 3
+    rig.close()
+
+
+def test_a_plan_that_was_not_committed_cannot_come_true_by_another_append(
+    camera: Camera, tmp_path: Path
+) -> None:
+    """Killed before its commit, then killed again after somebody else moved the head there."""
+    Intake(camera.queue, tmp_path / "unused").ensure()
+    camera.shoot(b"first")
+    state = tmp_path / "state"
+
+    def before_commit(rig: Rig) -> None:
+        rig.ring.commit = lambda plan: os.kill(os.getpid(), 9)  # type: ignore[method-assign]
+
+    assert not run_and_die(state, camera, 10_000, before_commit)
+    rig = Rig(state, camera.queue)
+    assert rig.journal.state.open[1].delivering is not None
+    rig.processor.settle_deliveries()
+    rig.ring.append([encode_batch([(Metadata(size=1), b"x")])])
+    rig.close()
+    again = Rig(state, camera.queue)
+    again.boot()
+    assert again.images == [b"x", b"first"]
+    assert again.fates == (1, 1, 0, 0)
+    again.close()
 
 
 # -- thumbnails
