@@ -84,9 +84,11 @@ class Guard:
         retries = 0
         while True:
             plan = self._plan(job.chain)
+            if plan.refused is None and await self._rest(plan):
+                # Another batch may have failed meanwhile.
+                plan = self._plan(job.chain)
             if plan.refused is not None:
                 return self._refuse(job, plan.refused)
-            await self._rest(plan)
             tickets = self._trialist.tickets(plan.chain) if self._trialist else NO_TICKETS
             outcome = await self._runner.submit(replace(job, chain=plan.chain))
             if isinstance(outcome, Completed):
@@ -137,11 +139,13 @@ class Guard:
         fallbacks = self._configured.fallbacks(chain.pipeline_id)
         return plan_chain(chain, fallbacks, self._book, self._alternatives)
 
-    async def _rest(self, plan: Plan) -> None:
+    async def _rest(self, plan: Plan) -> bool:
+        """Wait until every module of a plan may run; say whether that took time."""
         now = self._scheduler.now
         wait_s = max((self._book.wait_s(key, now) for key in plan.keys.values()), default=0.0)
         if wait_s > 0:
             await self._scheduler.sleep(wait_s)
+        return wait_s > 0
 
     def _refuse(self, job: Job, step: ModuleStep) -> Failed:
         self._telemetry.count("batches_refused")

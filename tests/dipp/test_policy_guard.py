@@ -131,6 +131,21 @@ def test_a_module_that_failed_rests_before_its_next_run_and_no_other_does() -> N
     assert len(bench.waiting) == 1, "a success ends the rest"
 
 
+def test_what_waits_for_a_module_that_goes_meanwhile_is_refused() -> None:
+    bench = Bench()
+    early = bench.start(1)
+    held = bench.waiting.pop()
+    bench.fail()
+    bench.fail()
+    late = bench.start(2)
+    held.resolve(failed(Code.SIGNAL, 2))
+    bench.scheduler.run_ready()
+    assert isinstance(early.result(), Failed)
+    bench.advance(10)
+    assert late.result().code == Code.MODULE_QUARANTINED  # type: ignore[union-attr]
+    assert not bench.waiting
+
+
 def test_a_timeout_runs_once_more_and_the_second_word_counts() -> None:
     bench = Bench()
     task = bench.start()
