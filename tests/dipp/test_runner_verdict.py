@@ -138,6 +138,18 @@ def test_a_fault_keeps_its_first_line_and_the_last_words_before_it():
     assert len(tail.text()) < 150
 
 
+def test_of_a_fault_only_the_innermost_frames_are_left():
+    tail = LogTail()
+    tail.add(b"hello\nFatal Python error: fault address 0x00\nFatal Python error: Bus error\n")
+    frames = [f'  File "m.py", line {n} in run' for n in range(20)]
+    tail.add("\n".join(frames).encode() + b"\nExtension modules: a, b\n")
+    lines = tail.text().splitlines()
+    assert [line for line in lines if "File" in line] == frames[:6]
+    assert lines[0] == "hello"
+    assert lines[-1] == "Fatal Python error: fault address 0x00"
+    assert "Extension" not in tail.text()
+
+
 META = Metadata(size=6, width=3, height=1, channels=1, bits_pixel=12)
 SEGMENT = META.encode() + b"pixels"
 END = len(META.encode())
