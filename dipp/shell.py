@@ -28,9 +28,8 @@ from dipp.dtp import DtpClient
 from dipp.errors import DippError, describe, split_status
 from dipp.index import IndexEntry, fetch_count, fetch_entry
 from dipp.metadata import Metadata
-from dipp.pictures import save_metadata, save_picture
-from dipp.policy.shell import COMMANDS as POLICY_COMMANDS
 from dipp.pictures import file_part, save_metadata, save_picture
+from dipp.policy.shell import COMMANDS as POLICY_COMMANDS
 from dipp.signedslot import sign_slot
 
 _RING = "images"
