@@ -17,6 +17,7 @@ from dipp.errors import DippError
 _COMMANDS = {
     "serve": ("dipp.serve", "the daemon: batches from the queue, results into the ring"),
     "run": ("dipp.runfiles", "run a pipeline over picture files, without a network"),
+    "archive": ("dipp.archive.cli", "run a pipeline over thousands of files, here or on a cluster"),
     "faults": ("dipp.faults.cli", "inject the fault catalogue and see that nothing comes of it"),
     "check": ("dipp.check", "qualify a module before it is uplinked"),
     "sign": ("dipp.sign", "a signed configuration as a line for a stock csh"),

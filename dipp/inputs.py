@@ -18,6 +18,7 @@ import numpy as np
 from dipp.batch import ImageBlock, find_block, split_blocks
 from dipp.errors import Code, ContentError
 from dipp.metadata import Metadata
+from dipp.pictures import Pixels
 
 _BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16, np.dtype(np.float32): 32}
 # A picture larger than this is no camera frame and would not fit the memory of a stage.
@@ -26,6 +27,8 @@ INPUT_LIMIT_BYTES = 256 << 20
 
 # Formats that a family of modules brings a reader for. By name: nothing here imports modules.
 _SOURCES = {".fits": "modules.aurora.source", ".fits.gz": "modules.aurora.source"}
+# What can be read here, told by the end of the name in small letters.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".raw", ".batch", *_SOURCES)
 Done = tuple[tuple[Path, ...], tuple[Path, ...]]
 
 
@@ -40,6 +43,9 @@ class Source(Protocol):
 
     def report(self, out: Path, done: Sequence[Done]) -> list[Path]:
         """Write pictures and tables about input and written files; return them."""
+
+    def preview(self, files: Sequence[Path], written: Sequence[Path]) -> Pixels:
+        """Draw a picture of one batch for people, RGB. Raises OSError, ValueError."""
 
 
 def source_of(path: Path) -> Source | None:
@@ -158,7 +164,11 @@ def _raw_metadata(path: Path, shape: FrameShape, stamp: int) -> Metadata:
 def _load_picture(path: Path, stamp: int) -> tuple[Metadata, bytes]:
     import cv2
 
-    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        # An empty file, or one that claims more pixels than OpenCV will hold.
+        raise ContentError(f"{path} is no picture that can be read here: {error}") from error
     if pixels is None or pixels.dtype not in _BITS:
         raise ContentError(f"{path} is no picture that can be read here")
     if pixels.ndim == 3:

@@ -239,6 +239,12 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "files", nargs="+", type=Path, help=".png .jpg .tif .raw .batch .fits or .fits.gz"
     )
     parser.add_argument("--out", type=Path, default=Path("out/run"), help="default: %(default)s")
+    add_chain_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object per file")
+
+
+def add_chain_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say what the chain is and how raw frames are read."""
     parser.add_argument("--modules", type=Path, action="append", default=[], metavar="DIR",
                         help="search modules here too; may be repeated")  # fmt: skip
     parser.add_argument("--slot", action="append", default=[], metavar="N=FILE",
@@ -248,17 +254,21 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="2464x2056", metavar="WxH[xC]",
                         help="of .raw files, default %(default)s")  # fmt: skip
     parser.add_argument("--bits", type=int, default=12, help="of .raw files, default %(default)s")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per file")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Run the command; 1 if any file failed. Raises ContentError, OSError."""
-    chain = load_chain(
+def chain_of(arguments: argparse.Namespace) -> Chain:
+    """Load the chain that the options of `add_chain_options` name. Raises ContentError, OSError."""
+    return load_chain(
         find_pipeline(arguments.pipeline),
         module_dirs=arguments.modules,
         slots=dict(_slot(text) for text in arguments.slot),
         timeout_s=arguments.timeout,
     )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; 1 if any file failed. Raises ContentError, OSError."""
+    chain = chain_of(arguments)
     shape = FrameShape.parse(arguments.size, arguments.bits)
     failures = 0
     done: list[Done] = []

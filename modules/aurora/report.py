@@ -75,7 +75,12 @@ def _finding(files: tuple[Path, ...], written: tuple[Path, ...]) -> Finding:
     return found
 
 
-def _picture(out: Path, finding: Finding) -> Path:
+def draw(files: Sequence[Path], written: Sequence[Path]) -> Array:
+    """Return the heat map of an observation with outlines, RGB. Raises OSError, ValueError."""
+    return cv2.cvtColor(_drawn(_finding(tuple(files), tuple(written))), cv2.COLOR_BGR2RGB)
+
+
+def _drawn(finding: Finding) -> Array:
     """Make the disc anew from the swaths: what went down is only the mask."""
     swaths = [clean_slit(read_swath(path).planes) for path in finding.files]
     for planes in swaths:
@@ -84,8 +89,12 @@ def _picture(out: Path, finding: Finding) -> Path:
     rasterise(swaths, Frame(), disc)
     picture = heat_map(np.ascontiguousarray(disc[..., 0]), Scale())
     boxes = [found.box for found in listed(finding.items)]
+    return draw_detections(picture, finding.mask, boxes)
+
+
+def _picture(out: Path, finding: Finding) -> Path:
     path = out / f"{_stem(finding.files[0])}-view.png"
-    cv2.imwrite(str(path), draw_detections(picture, finding.mask, boxes))
+    cv2.imwrite(str(path), _drawn(finding))
     return path
 
 

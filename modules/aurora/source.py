@@ -1,7 +1,7 @@
 """EMUS files as images of a batch: what `dipp run` needs to read `.fits` files.
 
 `group` says which files belong into one batch, `load` reads one, `report` makes pictures and tables
-of what came out; they are found by name, see dipp/inputs.py.
+of what came out, `preview` one picture of one batch; they are found by name, see dipp/inputs.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from dipp.sdk import Metadata
 from modules.aurora.emus_fits import parse_name, read_swath
-from modules.aurora.planes import SWATH_FORMAT, SWATH_PLANES
+from modules.aurora.planes import SWATH_FORMAT, SWATH_PLANES, Array
 
 
 def group(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
@@ -23,21 +23,24 @@ def group(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
 
     A file whose name says nothing is an observation of its own.
     """
-    groups: list[tuple[tuple[object, ...], set[int], list[Path]]] = []
+    groups: list[list[Path]] = []
+    # Of every orbit and mode: which numbers each of its groups has so far.
+    open_groups: dict[tuple[object, ...], list[tuple[set[int], list[Path]]]] = {}
     for path in sorted(paths, key=lambda path: path.name):
         name = parse_name(path.name)
         if name is None:
-            groups.append(((), set(), [path]))
+            groups.append([path])
             continue
-        key = (name.orbit, name.mode, name.swaths)
-        for known, numbers, members in groups:
-            if known == key and name.swath not in numbers:
+        known = open_groups.setdefault((name.orbit, name.mode, name.swaths), [])
+        for numbers, members in known:
+            if name.swath not in numbers:
                 numbers.add(name.swath)
                 members.append(path)
                 break
         else:
-            groups.append((key, {name.swath}, [path]))
-    return [tuple(members) for _, _, members in groups]
+            groups.append([path])
+            known.append(({name.swath}, groups[-1]))
+    return [tuple(members) for members in groups]
 
 
 def load(path: Path) -> tuple[Metadata, bytes]:
@@ -74,6 +77,13 @@ def report(out: Path, done: Sequence[tuple[tuple[Path, ...], tuple[Path, ...]]])
     from modules.aurora.report import write
 
     return write(out, done)
+
+
+def preview(files: Sequence[Path], written: Sequence[Path]) -> Array:
+    """Draw the disc with the outlines of what was found, RGB. Raises OSError, ValueError."""
+    from modules.aurora.report import draw
+
+    return draw(files, written)
 
 
 def _unix(start: str) -> int:
