@@ -48,8 +48,8 @@ class Store(Protocol):
     def uri(self) -> str:
         """Address that makes the same store in another process."""
 
-    def names(self) -> Mapping[str, int]:
-        """Return all files below `results/` with their sizes in bytes."""
+    def names(self, below: str = RESULTS) -> Mapping[str, int]:
+        """Return all files in a directory and below with their sizes in bytes."""
 
     def read(self, name: str) -> bytes | None:
         """Return a file, None if there is none."""
@@ -84,11 +84,11 @@ class Folder:
         """Return the path."""
         return str(self._root)
 
-    def names(self) -> Mapping[str, int]:
-        """Return all files below `results/` with their sizes in bytes."""
+    def names(self, below: str = RESULTS) -> Mapping[str, int]:
+        """Return all files in a directory and below with their sizes in bytes."""
         found: dict[str, int] = {}
         with _as_store_error(f"{self._root} cannot be listed"):
-            for folder, _, files in os.walk(self._root / RESULTS, onerror=_raise_unless_absent):
+            for folder, _, files in os.walk(self._root / below, onerror=_raise_unless_absent):
                 for file in files:
                     path = os.path.join(folder, file)
                     found[os.path.relpath(path, self._root)] = os.stat(path).st_size

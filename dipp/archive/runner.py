@@ -32,6 +32,7 @@ from dipp.archive.keys import (
     safe_stem,
 )
 from dipp.archive.places import SourceError, Store, StoreError, fetch, open_store
+from dipp.archive.plan import accept_record
 from dipp.archive.preview import UNDRAWABLE, shrink, thumbnail
 from dipp.archive.records import Crash, Hashed, Order, Output, Record, Report, Stage, State
 from dipp.batch import Buffer
@@ -96,14 +97,11 @@ class Work:
         data = self._store.read(record_place(found.key))
         if data is None:
             return None
-        try:
-            record = Record.decode(data)
-            if not (record.state is State.FAILED and order.redo):
-                return Report(state=record.state, record=record)
-        except ContentError:
-            # A power cut: the name was written, the content was not.
-            pass
-        self._store.remove(result_place(found.key))
+        place = result_place(found.key)
+        record = accept_record(data, self._context.fingerprint, self._store.names(place))
+        if record is not None and not (record.state is State.FAILED and order.redo):
+            return Report(state=record.state, record=record)
+        self._store.remove(place)
         return None
 
     def _make(self, found: _Found, order: Order, room: Path) -> Report:
@@ -154,7 +152,9 @@ class Work:
     ) -> Report:
         crash = outcome.crash
         where = f"module {crash.module} {crash.name}: {crash.last_log}"
-        if outcome.code in (Code.HOST_DIED, Code.LOAD_CRASHED):
+        # A host that could still say which module it is about was not killed by somebody else.
+        was_told = crash.last_log.startswith(f"{crash.name}: ")
+        if outcome.code == Code.HOST_DIED or (outcome.code == Code.LOAD_CRASHED and not was_told):
             return Report(state=State.DIED, reason=where, code=outcome.code)
         if outcome.module_index and not outcome.stages:
             # No module has run: the host refused the chain, as it would for every file.

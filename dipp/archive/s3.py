@@ -177,11 +177,11 @@ class Bucket:
         """Return the address."""
         return f"{_SCHEME}{self._at.bucket}/{self._prefix}".rstrip("/")
 
-    def names(self) -> Mapping[str, int]:
-        """Return all objects below `results/` with their sizes in bytes."""
+    def names(self, below: str = RESULTS) -> Mapping[str, int]:
+        """Return all objects below a prefix with their sizes in bytes."""
         with _errors_as(StoreError, f"{self.uri} cannot be listed"):
             skip = len(self._prefix)
-            listed = _listed(self._at.bucket, self._prefix + RESULTS)
+            listed = _listed(self._at.bucket, f"{self._prefix}{below.rstrip('/')}/")
             return {each["Key"][skip:]: each["Size"] for each in listed}
 
     def read(self, name: str) -> bytes | None:
