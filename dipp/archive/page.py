@@ -59,7 +59,8 @@ def make_page(heading: Heading, rows: Sequence[Row]) -> bytes:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     # The title first: what comes from files may hold the name of a place.
     page = template.replace("__TITLE__", html.escape(printable(heading.title)))
-    return page.replace("__DATA__", text.replace("<", "\\u003c")).encode("utf-8")
+    # Half a surrogate becomes the escape that JSON knows for it.
+    return page.replace("__DATA__", printable(text).replace("<", "\\u003c")).encode("utf-8")
 
 
 class _Budget:
@@ -111,7 +112,7 @@ def _happened(crash: Crash) -> str:
     """Say in words how a module ended."""
     if crash.exception:
         line = f" in line {crash.line}" if crash.line else ""
-        return printable(f"{crash.exception}{line}")
+        return f"{crash.exception}{line}"
     if crash.signal:
         return f"signal {crash.signal}"
     return describe(crash.code)
@@ -133,9 +134,9 @@ def _shown(
     """Return a row under the short names that the page knows."""
     record = row.record
     fields: dict[str, object] = {
-        "n": printable(row.name),
+        "n": row.name,
         "s": row.state.value,
-        "u": [printable(uri) for uri in row.uris],
+        "u": row.uris,
         "w": record.wall_s if record else 0.0,
         "x": -1,
         "r": _clip(row.reason, _LOG_CHARS),
@@ -152,7 +153,7 @@ def _shown(
     if record.crash is not None:
         fields["x"] = causes.number(record.crash)
         fields["l"] = _clip(record.crash.last_log, _LOG_CHARS)
-        fields["g"] = printable(record.crash.log[-_LOG_CHARS:])
+        fields["g"] = record.crash.log[-_LOG_CHARS:]
     return fields
 
 
@@ -163,7 +164,6 @@ def _plain(value: Scalar) -> Scalar:
 
 
 def _clip(text: str, limit: int) -> str:
-    text = printable(text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
@@ -227,7 +227,7 @@ def _steps(chain: Mapping[str, object], rows: Sequence[Row]) -> Iterator[dict[st
         params = ", ".join(f"{key} = {value}" for key, value in step["params"].items())
         yield {
             "name": step["name"],
-            "params": printable(params),
+            "params": params,
             "time": _time(sum(each.wall_s for each in mine) / len(mine)) if mine else "",
             "memory": f"{max(each.peak_rss_kb for each in mine) / 1024:.0f} MB" if mine else "",
             "sha256": step["sha256"][:_SHOWN_SHA],

@@ -32,13 +32,20 @@ _QUARANTINE = (
 
 def flat_row(row: Row) -> dict[str, Value]:
     """Return a row with a value for every column and every metadata item."""
+    return {
+        printable(key): printable(value) if isinstance(value, str) else value
+        for key, value in _fields(row).items()
+    }
+
+
+def _fields(row: Row) -> dict[str, Value]:
     fields: dict[str, Value] = dict.fromkeys(COLUMNS)
-    fields["file"] = printable(row.name)
+    fields["file"] = row.name
     fields["state"] = row.state.value
-    fields["uris"] = json.dumps([printable(uri) for uri in row.uris], ensure_ascii=False)
+    fields["uris"] = json.dumps(row.uris, ensure_ascii=False)
     record = row.record
     if record is None:
-        fields["log"] = printable(row.reason)
+        fields["log"] = row.reason
         return fields
     crash = record.crash
     if crash is not None:
@@ -46,7 +53,7 @@ def flat_row(row: Row) -> dict[str, Value]:
         fields["module"], fields["module_name"] = crash.module, crash.name
         fields["signal"], fields["exit_status"] = crash.signal, crash.exit_status
         fields["exception"], fields["line"] = crash.exception, crash.line
-        fields["log"] = printable(crash.last_log)
+        fields["log"] = crash.last_log
     fields["images"] = len(record.outputs)
     if record.outputs:
         first = record.outputs[0]
@@ -70,7 +77,7 @@ def items_of(row: Row) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {}
     for output in row.record.outputs if row.record else ():
         for key, value in output.items.items():
-            found.setdefault(key, printable(value) if isinstance(value, str) else value)
+            found.setdefault(key, value)
     return found
 
 

@@ -18,7 +18,7 @@ FILES, CRASHES = 1000, 20
 
 @pytest.mark.timeout(600)
 def test_thousand_files_twenty_crash_and_a_runner_is_killed(folder):
-    crashing = {number: kit.CRASH for number in range(7, FILES, FILES // CRASHES)}
+    crashing = dict.fromkeys(range(7, FILES, FILES // CRASHES), kit.CRASH)
     inputs = kit.write_pictures(folder / "in", FILES, crashing)
     words = (folder / "chain/picky.yaml", inputs, "--out", folder / "out", "--workers", 2)
     process = kit.start(*words)
@@ -51,7 +51,9 @@ def test_killed_hosts_and_forges_cost_an_attempt_and_no_file(folder):
         assert kit.until(process, lambda w=wanted: kit.count_results(folder / "out") >= w)
         (runner,) = kit.runners(process.pid)
         (forge,) = kit.children(runner, "dipp.runner.forge")
-        for pid in kit.children(forge) if victim_of == "host" else [forge]:
+        victims = kit.children(forge) if victim_of == "host" else [forge]
+        assert victims
+        for pid in victims:
             kit.kill(pid)
     status, said = kit.finish(process)
     assert (status, said["done"], said["new_done"]) == (0, 8, 8)
