@@ -89,12 +89,11 @@ class Context:
             raise ContentError(f"damaged context: {error}", Code.CONFIG_INVALID) from error
 
 
-def make_context(
-    pipeline: str, chain: Chain, shape: FrameShape, thumbnail_px: int, timeout_s: float = 0.0
-) -> Context:
-    """Hash a chain and fix the hash of every module in it. Raises ContentError."""
+def make_context(pipeline: str, chain: Chain, shape: FrameShape, thumbnail_px: int) -> Context:
+    """Hash a chain; fix the hash of every module in it and where it is. Raises ContentError."""
+    # Runners of a cluster work in other directories.
     steps = tuple(
-        replace(step, sha256=_hash(Path(step.path)), timeout_s=timeout_s or step.timeout_s)
+        replace(step, path=os.path.abspath(step.path), sha256=_hash(Path(step.path)))
         for step in chain.steps
     )
     chain = replace(chain, steps=steps)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from dipp.errors import describe
 THUMBNAILS_LIMIT_BYTES = 24 << 20
 ROWS_LIMIT = 20_000
 _ITEMS, _ITEM_CHARS, _LOG_CHARS = 40, 200, 1500
-_FACETS, _FACET_VALUES = 4, 12
+_FACETS, _FACET_VALUES = 3, 12
 _SHOWN_SHA = 16
+_RUNNER_FRAME = re.compile(r'^  File "[^"]*/dipp/runner/|^  File "<frozen runpy>"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +155,14 @@ def _shown(
     if record.crash is not None:
         fields["x"] = causes.number(record.crash)
         fields["l"] = _clip(record.crash.last_log, _LOG_CHARS)
-        fields["g"] = record.crash.log[-_LOG_CHARS:]
+        fields["g"] = _log(record.crash.log)
     return fields
+
+
+def _log(text: str) -> str:
+    """Leave out of a log where the module was called from: all of it is the runner's."""
+    lines = [line for line in text.splitlines() if not _RUNNER_FRAME.search(line)]
+    return "\n".join(lines)[-_LOG_CHARS:]
 
 
 def _plain(value: Scalar) -> Scalar:
@@ -203,7 +211,7 @@ def _tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     tiles.append((f"{sum(len(row.uris) for row in rows):,}", "input files", ""))
     tiles.append((_size(size), "of results", ""))
     if records:
-        tiles.append((_time(worked / len(records)), "per batch, one core", ""))
+        tiles.append((_time(worked / len(records)), "per batch and runner", ""))
     return tiles
 
 

@@ -334,6 +334,8 @@ class _Server:
 def serve(line: Line, context: Context) -> None:
     """Work until the line is hung up."""
     cv2.setNumThreads(1)
+    # Damaged pictures are told in the records; lines of its own would break the progress bar.
+    cv2.setLogLevel(0)
     store = open_store(context.store)
     # One chain, so one host; the other limits are those of a node.
     with FileRunner(Limits(max_hosts=1)) as runner:

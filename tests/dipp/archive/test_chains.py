@@ -113,6 +113,11 @@ def test_a_context_travels_whole_and_damage_is_named(tmp_path):
             Context.decode(data[:end])
 
 
-def test_the_host_gets_the_hash_of_what_was_hashed(tmp_path):
-    context = make_context("p", load_chain(kit.write_chain(tmp_path)), SHAPE, 0)
-    assert all(len(step.sha256) == 64 for step in context.chain.steps)
+def test_the_host_gets_the_hash_of_what_was_hashed_and_a_path_for_any_directory(
+    tmp_path, monkeypatch
+):
+    pipeline = kit.write_chain(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    context = make_context("p", load_chain(pipeline.relative_to(tmp_path)), SHAPE, 0)
+    (step,) = context.chain.steps
+    assert (step.path, len(step.sha256)) == (str(tmp_path / "picky.py"), 64)

@@ -111,6 +111,16 @@ def test_texts_of_modules_and_names_stay_text():
     assert data["causes"][0]["log"].startswith("</script>")
 
 
+def test_a_log_is_shown_without_the_frames_of_the_runner():
+    frames = [
+        '  File "/m/look.py", line 9 in run',
+        '  File "/x/dipp/runner/child.py", line 1 in _e',
+    ]
+    crash = Crash(code=600, log="\n".join(["said", *frames]))
+    (row,) = data_of(make_page(HEADING, [make_row(1, crash=crash)]))["rows"]
+    assert row["g"] == f"said\n{frames[0]}"
+
+
 def test_thousands_of_rows_stay_within_bounds(monkeypatch):
     monkeypatch.setattr(page, "THUMBNAILS_LIMIT_BYTES", 5000)
     monkeypatch.setattr(page, "ROWS_LIMIT", 2500)
