@@ -47,6 +47,7 @@ DRIVERS = (
     "dipp/archive/runner.py",
     "dipp/archive/s3.py",
     "dipp/archive/summary.py",
+    "dipp/archive/work.py",
     "dipp/bridge.py",
     "dipp/eventlog.py",
     "dipp/faults/injection.py",

@@ -185,6 +185,9 @@ class ClusterEngine:
     ) -> Finished | None:
         if future.status == "finished":
             return dispatcher.answered(order, Report.decode(future.result()))
+        if future.status != "error":
+            dispatcher.stop("dask: the scheduler is gone or has dropped the tasks; run again")
+            return None
         error = future.exception()
         reason = str(error) or type(error).__name__
         if isinstance(error, HostDied) and reason.startswith(str(int(Code.LOAD_CRASHED))):
