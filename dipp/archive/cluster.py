@@ -185,8 +185,13 @@ class ClusterEngine:
     ) -> Finished | None:
         if future.status == "finished":
             return dispatcher.answered(order, Report.decode(future.result()))
-        if future.status != "error":
+        if future.status == "cancelled":
             dispatcher.stop("dask: the scheduler is gone or has dropped the tasks; run again")
+            return None
+        if future.status != "error":
+            # The worker died with the report: the task runs again and finds the result.
+            orders[future.key] = order
+            under_way.add(future)
             return None
         error = future.exception()
         reason = str(error) or type(error).__name__
