@@ -13,6 +13,7 @@ import pytest
 
 from dipp.errors import Code
 
+pytestmark = pytest.mark.timeout(300)
 FILES, CRASHES = 1000, 20
 
 
@@ -89,7 +90,6 @@ def kill_all(process: subprocess.Popen) -> None:
         os.close(pidfd)
 
 
-@pytest.mark.timeout(300)
 def test_command_killed_at_random_points_goes_on_where_it_was(folder):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")

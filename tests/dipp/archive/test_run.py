@@ -19,6 +19,7 @@ from dipp.cli import main
 from dipp.errors import Code
 from dipp.testing import no_leaks
 
+pytestmark = pytest.mark.timeout(240)
 HOSTILE_NAMES = (
     " a b .png",
     "ü☃ 図.png",
@@ -257,7 +258,6 @@ print(json.dumps({"first": [first.returncode, first.stdout, first.stderr],
 """
 
 
-@pytest.mark.timeout(240)
 def test_a_full_disk_stops_the_run_and_loses_nothing(folder):
     kit.write_pictures(folder / "in", 40)
     (folder / "out").mkdir()

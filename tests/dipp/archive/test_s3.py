@@ -17,6 +17,7 @@ from dipp.archive.records import Record
 
 boto3 = pytest.importorskip("boto3", reason="the extra s3 is not installed")
 server = pytest.importorskip("moto.server", reason="the extra test is not installed")
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
