@@ -44,6 +44,7 @@ DRIVERS = (
     "dipp/archive/handle.py",
     "dipp/archive/local.py",
     "dipp/archive/places.py",
+    "dipp/archive/rooms.py",
     "dipp/archive/runner.py",
     "dipp/archive/s3.py",
     "dipp/archive/summary.py",

@@ -13,9 +13,7 @@ import errno
 import fcntl
 import glob
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Protocol
 
 from dipp.archive.keys import RESULTS, Input, Unit
 from dipp.archive.patterns import MARKER, has_pattern
+from dipp.archive.rooms import locked_room, sweep_rooms
 from dipp.errors import Code, DippError
 from dipp.inputs import SUFFIXES, group_inputs
 
@@ -130,11 +129,8 @@ class Folder:
     def _room(self) -> Iterator[Path]:
         work = self._root / _WORK
         work.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(dir=work))
-        try:
+        with locked_room(work) as room:
             yield room
-        finally:
-            shutil.rmtree(room, ignore_errors=True)
 
     def commit(self, work: Path, name: str) -> bool:
         """Make a directory of files a result. False if it was one already."""
@@ -174,7 +170,7 @@ class Folder:
                 raise StoreError(text) from error
             except OSError as error:
                 raise StoreError(f"{self._root} cannot be locked: {error.strerror}") from error
-            shutil.rmtree(self._root / _WORK, ignore_errors=True)
+            sweep_rooms(self._root / _WORK)
             yield
         finally:
             os.close(fd)

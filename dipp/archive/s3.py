@@ -9,12 +9,9 @@ and the record of a result is written after everything else of it: what has no r
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import os
-import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,14 +22,14 @@ from typing import Any
 from dipp.archive.keys import RECORD_NAME, RESULTS, Input
 from dipp.archive.patterns import fixed_part, has_pattern, matcher, without_results
 from dipp.archive.places import SourceError, StoreError, is_wanted
+from dipp.archive.rooms import locked_room, sweep_rooms
 
 _SCHEME = "s3://"
 # Requests under way at once when many small objects are read; the pool holds as many connections.
 _READERS = 16
 _DELETE_BATCH = 1000
-# Directories of results that are being made; removed by who made them, or after this long.
+# Directories of results that are being made.
 _ROOM_PREFIX = "dipp-archive-"
-_ROOM_AGE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,26 +141,6 @@ def download(entry: Input, room: Path) -> Path:
 # -- store
 
 
-def _sweep(parent: Path) -> None:
-    """Remove old rooms that nobody has locked: their process was killed."""
-    for path in parent.glob(f"{_ROOM_PREFIX}*"):
-        try:
-            if time.time() - path.stat().st_mtime < _ROOM_AGE_S:
-                # It may be so new that it is not locked yet.
-                continue
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            # Another user's, or removed meanwhile.
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(fd)
-
-
 class Bucket:
     """A store below a prefix."""
 
@@ -211,18 +188,13 @@ class Bucket:
     def workroom(self) -> Iterator[Path]:
         """Give a directory of this machine; those of killed processes are removed."""
         parent = Path(tempfile.gettempdir())
-        try:
-            _sweep(parent)
-            room = Path(tempfile.mkdtemp(prefix=_ROOM_PREFIX, dir=parent))
-            lock_fd = os.open(room, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise StoreError(f"{parent} cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_SH)
+        with contextlib.ExitStack() as stack:
+            try:
+                sweep_rooms(parent, _ROOM_PREFIX)
+                room = stack.enter_context(locked_room(parent, _ROOM_PREFIX))
+            except OSError as error:
+                raise StoreError(f"{parent} cannot be written: {error.strerror}") from error
             yield room
-        finally:
-            shutil.rmtree(room, ignore_errors=True)
-            os.close(lock_fd)
 
     def commit(self, work: Path, name: str) -> bool:
         """Write everything and then the record. False if there is a record already."""

@@ -278,6 +278,16 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(folder):
     assert second["new_done"] <= 40 - first["new_done"]
 
 
+def test_a_room_in_use_is_not_swept(tmp_path):
+    store = Folder(tmp_path / "store")
+    left = tmp_path / "store" / ".tmp" / "dead"
+    left.mkdir(parents=True)
+    with store.workroom() as room, store.lock():
+        assert room.exists()
+        assert not left.exists()
+    assert list((tmp_path / "store" / ".tmp").iterdir()) == []
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
 def test_errors_of_a_directory_are_those_of_the_store(tmp_path, monkeypatch, code):
     store = Folder(tmp_path / "store")
