@@ -10,12 +10,13 @@ TEST_STAMP := $(VENV)/.test-ready
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 FAULTS_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: help run test bench faults lint shell proto clean
 help:
 	@echo "make run     set up and fly the demo mission; writes out/demo/report.html"
 	@echo "make test    set up and run all tests        (PYTEST_ARGS='-k ring' narrows it)"
-	@echo "make bench   measure; writes out/bench/bench.json"
+	@echo "make bench   measure; writes out/bench/report.html (BENCH_ARGS='--quick' or '--only dish')"
 	@echo "make faults  inject the fault catalogue    (FAULTS_ARGS='--only 27 --json' narrows it)"
 	@echo "make lint    ruff and mypy"
 	@echo "make shell   the emulated payload with a CSH-like shell on it"
@@ -41,7 +42,7 @@ test: $(TEST_STAMP)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 bench: $(RUN_STAMP)
-	$(BIN)/python -m bench.dish_vm
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 faults: $(TEST_STAMP)
 	$(BIN)/dipp faults $(FAULTS_ARGS)
@@ -49,7 +50,7 @@ faults: $(TEST_STAMP)
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy csp dipp dish sim modules
+	$(BIN)/mypy csp dipp dish sim modules bench
 
 shell: $(RUN_STAMP)
 	$(BIN)/payload up --shell

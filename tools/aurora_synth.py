@@ -25,7 +25,7 @@ from modules.aurora.fits import BLOCK
 from modules.aurora.planes import MARS_RADIUS_KM, Swath
 from tools.aurora_scene import CONFIGS, Scene, SyntheticSwath, scene
 
-_EPOCH = datetime.datetime(2021, 6, 1, tzinfo=datetime.UTC)
+EPOCH = datetime.datetime(2021, 6, 1, tzinfo=datetime.UTC)
 _SWATH_MINUTES = 20
 _CORNER_SIGNS = ((0.0, 0.0), (-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5))
 Array = npt.NDArray[np.generic]
@@ -208,7 +208,7 @@ def main() -> None:
     labels = []
     for number in range(arguments.count):
         drawn = scene(arguments.seed + number, CONFIGS[arguments.config])
-        start = _EPOCH + datetime.timedelta(hours=2 * number)
+        start = EPOCH + datetime.timedelta(hours=2 * number)
         paths = write_scene(drawn, arguments.out, start)
         labels.append(label(drawn, paths))
         if arguments.png:

@@ -1,0 +1,263 @@
+"""The contestants of the pipeline: the isolated process tree, and the same modules in this process.
+
+Both get a batch the way a camera gives it, in a shared segment that nobody has mapped yet, and
+both run the same module files. The contestant in this process is the strongest that can be: one
+output region and one scratch region, mapped and warm for ever, no check of what a module did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import mmap
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import cv2
+
+from bench.tree import children, wait_for_rest
+from csp.sched import Promise
+from dipp.batch import ImageBlock, batch_parts, split_blocks
+from dipp.metadata import Metadata
+from dipp.runner.executor import Chain, Completed, Failed, Job, Limits, Outcome
+from dipp.runner.loader import PythonModule, read_module
+from dipp.sdk import Batch
+from dipp.testing import Harness, make_chain
+from dipp.workspace import ImageRef, SegmentRange, Workspace
+
+MODULES = Path(__file__).resolve().parent / "modules"
+_ARENA_BYTES = 512 << 20
+_DEADLINE_S = 120.0
+
+
+class BenchError(Exception):
+    """Something that must work to be measured did not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """A batch in a shared segment."""
+
+    fd: int
+    blocks: tuple[ImageBlock, ...]
+    size_bytes: int
+
+    def close(self) -> None:
+        """Give the segment back."""
+        os.close(self.fd)
+
+
+def make_input(images: Sequence[tuple[Metadata, bytes]]) -> Input:
+    """Write a batch into a new segment, as a camera does: nothing of it is sealed."""
+    fd = os.memfd_create("bench-batch", os.MFD_CLOEXEC)
+    parts = batch_parts(images)
+    size = sum(os.write(fd, part) for part in parts)
+    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as view:
+        blocks = split_blocks(memoryview(view)[:], len(images), size)
+    return Input(fd=fd, blocks=blocks, size_bytes=size)
+
+
+@contextlib.contextmanager
+def inputs(images: Sequence[tuple[Metadata, bytes]], count: int = 1) -> Iterator[list[Input]]:
+    """Give so many segments with the same batch."""
+    made = [make_input(images) for _ in range(count)]
+    try:
+        yield made
+    finally:
+        for each in made:
+            each.close()
+
+
+def plain_image(size_bytes: int) -> tuple[Metadata, bytes]:
+    """Return a grey picture of about so many bytes, of bytes that are not all the same."""
+    width = min(size_bytes, 1024)
+    height = max(size_bytes // width, 1)
+    metadata = Metadata(
+        width=width, height=height, size=width * height, channels=1, bits_pixel=8, obid=1,
+        camera="bench",
+    )  # fmt: skip
+    pattern = bytes(range(256)) * (width * height // 256 + 1)
+    return metadata, pattern[: width * height]
+
+
+def chain_of(name: str, count: int = 1, *, timeout_s: float = 60.0) -> Chain:
+    """Return a chain of one of the benchmark's own modules, so many times."""
+    return make_chain(*[MODULES / f"{name}.py"] * count, timeout_s=timeout_s)
+
+
+# -- isolated
+
+
+class Tree(Harness):
+    """The process tree of one executor, with one chain loaded and at rest before each batch.
+
+    The limits are those the node ships with, unless others are given.
+    """
+
+    def __init__(
+        self, chain: Chain, *, is_warm: bool = True, **limits: int | tuple[str, ...]
+    ) -> None:
+        known = {field.name for field in dataclasses.fields(Limits)}
+        super().__init__(Limits(**{k: v for k, v in limits.items() if k in known}))  # type: ignore[arg-type]
+        self.chain = chain
+        self.last = Completed(images=())
+        if is_warm:
+            self.executor.warm(chain)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def await_forge(self) -> None:
+        """Wait until the forge has said that hosts can be had."""
+        self._until(lambda: self.executor.stats.missing_rungs is not None)
+
+    def await_loaded(self) -> None:
+        """Wait until the chain is loaded and everything is prepared."""
+        self.await_forge()
+        self._until(lambda: bool(children(self.forge_pid)))
+        wait_for_rest(self.forge_pid, self.loop.tick, _DEADLINE_S)
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + _DEADLINE_S
+        while not condition():
+            if time.monotonic() > end:
+                raise BenchError("the process tree did not get ready")
+            self.loop.tick(0.01)
+
+    def wait(self, promise: Promise[Outcome]) -> Outcome:
+        """Wait for the outcome of a batch, whatever it is."""
+        return self.loop.run_until(promise, _DEADLINE_S)
+
+    def submit(self, batch: Input) -> Promise[Outcome]:
+        """Hand a batch in."""
+        self._batch_id += 1
+        return self.executor.submit(
+            Job(
+                batch_id=self._batch_id,
+                chain=self.chain,
+                segment_fd=batch.fd,
+                blocks=batch.blocks,
+            )
+        )
+
+    def finish(self, promise: Promise[Outcome]) -> Completed:
+        """Wait for a batch that must succeed. Raises BenchError."""
+        return expect(self.wait(promise))
+
+    def rest(self) -> None:
+        """Let the tree prepare whatever it prepares in idle time."""
+        wait_for_rest(self.forge_pid, self.loop.tick)
+
+    def latency_s(self, batch: Input) -> float:
+        """Return what the host measured of one batch, everything prepared."""
+        took = self.wall(batch)
+        return host_s(self.last, took)
+
+    def wall(self, batch: Input) -> float:
+        """Return the seconds from handing in to having the result, everything prepared.
+
+        The result is closed; what it says about times is kept in `last`.
+        """
+        self.rest()
+        began = time.perf_counter()
+        outcome = self.finish(self.submit(batch))
+        took = time.perf_counter() - began
+        outcome.close()
+        self.last = outcome
+        return took
+
+    def sustained(self, batches: Sequence[Input]) -> float:
+        """Return the seconds for all batches, handed in at once, from rest to the last result."""
+        self.rest()
+        began = time.perf_counter()
+        waiting = [self.submit(batch) for batch in batches]
+        # Closed as they come: their memory is what the next ones are written into.
+        for promise in waiting:
+            self.finish(promise).close()
+        return time.perf_counter() - began
+
+
+def host_s(outcome: Completed, took_s: float) -> float:
+    """Return the latency measured in the host; all of it while hosts measure none."""
+    return float(getattr(outcome, "latency_s", took_s))
+
+
+def expect(outcome: Outcome) -> Completed:
+    """Return the result. Raises BenchError for a failure."""
+    if isinstance(outcome, Failed):
+        crash = outcome.crash
+        raise BenchError(f"batch failed with {outcome.code} in {crash.name!r}: {crash.last_log}")
+    return outcome
+
+
+# -- in this process
+
+
+class InProcess:
+    """The modules of a chain one after the other in this process, without any protection."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.modules = load_chain(chain)
+        self._arena = memoryview(_shared(_ARENA_BYTES))
+        self._scratch = memoryview(_shared(_ARENA_BYTES))
+        self.stage_s: list[float] = []
+
+    def run(self, batch: Input) -> int:
+        """Run the chain on a batch; return how many images come out."""
+        view = memoryview(mmap.mmap(batch.fd, batch.size_bytes, prot=mmap.PROT_READ))
+        more = (self._scratch,) if hasattr(Workspace, "scratch") else ()
+        space = Workspace([view], self._arena, *more)
+        images = [_ref(block) for block in batch.blocks]
+        work = Batch.from_refs(images, space, pipeline_id=1, batch_id=1)
+        self.stage_s = []
+        for module in self.modules:
+            began = time.perf_counter()
+            result = module.module.run(work, module.params)
+            work = work if result is None else result
+            self.stage_s.append(time.perf_counter() - began)
+        return len([image.to_ref() for image in work.images])
+
+    def clocked(self, batch: Input) -> float:
+        """Return the seconds for one batch."""
+        began = time.perf_counter()
+        self.run(batch)
+        return time.perf_counter() - began
+
+    def sustained(self, batches: Sequence[Input]) -> float:
+        """Return the seconds for all batches, one after the other."""
+        began = time.perf_counter()
+        for batch in batches:
+            self.run(batch)
+        return time.perf_counter() - began
+
+
+def load_chain(chain: Chain) -> list[PythonModule]:
+    """Load the modules of a chain into this process, as a pipeline host does."""
+    cv2.setNumThreads(1)
+    return [PythonModule(step, read_module(step.path)) for step in chain.steps]
+
+
+def run_module(
+    module: PythonModule, blocks: Sequence[ImageBlock], source: memoryview, arena: memoryview
+) -> list[memoryview]:
+    """Run one module on a batch; return the pixels of its result."""
+    space = Workspace([source], arena)
+    batch = Batch.from_refs(map(_ref, blocks), space, pipeline_id=1, batch_id=1)
+    result = module.module.run(batch, module.params)
+    return [image.data for image in (batch if result is None else result)]
+
+
+def _ref(block: ImageBlock) -> ImageRef:
+    return ImageRef(
+        meta=SegmentRange(segment=0, offset=block.meta_offset, length=block.meta_size),
+        pixels=SegmentRange(segment=0, offset=block.pixel_offset, length=block.pixel_size),
+    )
+
+
+def _shared(size_bytes: int) -> mmap.mmap:
+    """Return shared memory of which untouched pages cost nothing."""
+    return mmap.mmap(-1, size_bytes)
