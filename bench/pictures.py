@@ -14,8 +14,11 @@ _RAW_BITS = 12
 
 
 @functools.cache
-def earth_frame(number: int = 0) -> tuple[Metadata, bytes]:
-    """Return a raw colour frame of 2464 x 2056 words of 12 bits, one scene after the other."""
+def earth_frame(number: int = 0, part: int = 1) -> tuple[Metadata, bytes]:
+    """Return a raw colour frame of 2464 x 2056 words of 12 bits, one scene after the other.
+
+    With `part` n only its upper left corner, an n-th of it in both directions.
+    """
     info = SCENES[number % len(SCENES)]
     sensor, scene = _sensor(), Scene(info)
     figures = sensor.figures
@@ -26,10 +29,13 @@ def earth_frame(number: int = 0) -> tuple[Metadata, bytes]:
         exposure_us=_EXPOSURE_US,
         seed=number,
     )
+    # Whole cells of the colour filter.
+    height, width = (size // part // 2 * 2 for size in words.shape)
+    words = words[:height, :width].copy()
     metadata = Metadata(
         size=words.nbytes,
-        width=figures.width,
-        height=figures.height,
+        width=width,
+        height=height,
         channels=1,
         bits_pixel=_RAW_BITS,
         obid=number + 1,

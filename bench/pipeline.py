@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import mmap
 import os
 import time
@@ -204,6 +205,8 @@ class InProcess:
         self.modules = load_chain(chain)
         self._arena = memoryview(_shared(_ARENA_BYTES))
         self._scratch = memoryview(_shared(_ARENA_BYTES))
+        # What modules log goes to a pipe in the isolated tree, and nowhere here.
+        self._log = io.StringIO()
         self.stage_s: list[float] = []
 
     def run(self, batch: Input) -> int:
@@ -214,12 +217,17 @@ class InProcess:
         images = [_ref(block) for block in batch.blocks]
         work = Batch.from_refs(images, space, pipeline_id=1, batch_id=1)
         self.stage_s = []
+        with contextlib.redirect_stderr(self._log):
+            work = self._run(work)
+        return len([image.to_ref() for image in work.images])
+
+    def _run(self, work: Batch) -> Batch:
         for module in self.modules:
             began = time.perf_counter()
             result = module.module.run(work, module.params)
             work = work if result is None else result
             self.stage_s.append(time.perf_counter() - began)
-        return len([image.to_ref() for image in work.images])
+        return work
 
     def clocked(self, batch: Input) -> float:
         """Return the seconds for one batch."""

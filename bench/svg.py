@@ -56,7 +56,7 @@ class Axis:
 
     label: str
     is_log: bool = False
-    show: Callable[[float], str] = text_of
+    show: Callable[[float], str] = "{:,g}".format
     starts_at_zero: bool = False
 
 

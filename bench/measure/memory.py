@@ -33,7 +33,7 @@ def measure(effort: Effort) -> Section:
     size = sum(len(pixels) for _, pixels in pictures)
     changed, idle = _watch(chain_of("edit", 4), pictures, count)
     effort.say("the reference pipeline")
-    frame = earth_frame()
+    frame = earth_frame(part=effort.some(1, 2))
     landcover, landcover_idle = _watch(reference.decomposed(), [frame], count)
     peak = max(value for _, value in changed) / size
     peak_frame = max(value for _, value in landcover)
