@@ -52,13 +52,17 @@ TARGETS: dict[str, Target] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One number. `value` is the best of all rounds unless `what` says otherwise."""
+    """One number. `value` is the best of all rounds unless `what` says otherwise.
+
+    `spread` is how far apart the same variant was from itself in that contest, in the same unit.
+    """
 
     key: str
     value: float
     unit: str
     what: str
     median: float | None = None
+    spread: float | None = None
 
     @property
     def target(self) -> Target | None:
@@ -69,6 +73,13 @@ class Figure:
     def is_met(self) -> bool | None:
         """Whether it keeps the limit; None without one."""
         return self.target.holds(self.value) if self.target else None
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the limit is nearer than the control can tell."""
+        if self.target is None or self.spread is None:
+            return False
+        return abs(self.value - self.target.limit) <= self.spread
 
     @property
     def is_met_by_median(self) -> bool | None:

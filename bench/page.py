@@ -64,7 +64,10 @@ def verdict_of(figure: Figure) -> tuple[str, str]:
     """Return the class and the words that say whether a target is met."""
     if figure.is_met is None:
         return "", ""
-    return _VERDICTS.get((figure.is_met, figure.is_met_by_median), ("bad", "not met"))
+    kind, words = _VERDICTS.get((figure.is_met, figure.is_met_by_median), ("bad", "not met"))
+    if figure.is_in_doubt and figure.spread is not None:
+        return "near", f"{words}, but the control is ±{text_of(figure.spread)}"
+    return kind, words
 
 
 def _about(about: Mapping[str, object]) -> str:

@@ -71,7 +71,7 @@ class Limit:
 def stacked(bars: Sequence[Bar], unit: str, title: str) -> str:
     """Return horizontal bars whose parts lie one behind the other."""
     names = list(dict.fromkeys(name for bar in bars for name, _ in bar.parts))
-    longest = max((sum(value for _, value in bar.parts) for bar in bars), default=0) or 1.0
+    longest = max(1e-9, *(sum(value for _, value in bar.parts) for bar in bars), 0.0)
     scale = (_WIDTH - _BAR_LEFT - 96) / longest
     out = []
     for row, bar in enumerate(bars):

@@ -18,7 +18,7 @@ from bench.svg import Bar, stacked
 from dipp.errors import describe
 from dipp.runner.executor import Chain, Failed, ModuleStep
 
-_REPEATS, _QUICK_REPEATS = 4, 1
+_REPEATS, _QUICK_REPEATS = 3, 1
 _FAULTY_RUN = 1
 _LABELS = ("run 1, loading", "run 2, crash", "run 3, loading again", "run 4")
 _LOADING = "loading and node"

@@ -38,6 +38,7 @@ def measure(effort: Effort) -> Section:
         for name, each in times.items()
     )
     locked_up, free, again = times.values()
+    spread = max(abs(again.best - locked_up.best), abs(again.median - locked_up.median))
     return Section(
         name="sandbox",
         title="The price of the sandbox",
@@ -47,6 +48,7 @@ def measure(effort: Effort) -> Section:
                 value=(locked_up.best - free.best) * 1e6,
                 median=(locked_up.median - free.median) * 1e6,
                 unit="µs",
+                spread=spread * 1e6,
                 what="what the sandbox adds to the latency path of a module, 1 KB with copy",
             ),
             Figure(

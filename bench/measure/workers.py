@@ -45,6 +45,7 @@ def measure(effort: Effort) -> Section:
                 key=key,
                 value=gain.best,
                 median=gain.median,
+                spread=control.spread * gain.best,
                 unit="×",
                 what=f"two workers over one, sustained, {what}",
             ),

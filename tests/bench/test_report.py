@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.compare import compare
 from bench.figures import TARGETS, Chart, Figure, Run, Section, Table, Target, numbers, text_of
-from bench.page import render
+from bench.page import render, verdict_of
 from bench.svg import Axis, Bar, Limit, Line, bytes_text, lines, stacked
 from bench.text import change_lines, console_lines, markdown
 from bench.timing import Ratio, Times, contest
@@ -221,3 +221,10 @@ def test_numbers_have_the_digits_that_mean_something(value, text):
 @pytest.mark.parametrize(("size", "text"), [(12, "12 B"), (1e3, "1 kB"), (7.25e6, "7.25 MB")])
 def test_sizes_are_short(size, text):
     assert bytes_text(size) == text
+
+
+def test_limit_within_the_control_is_in_doubt():
+    calm = Figure(key="dipp.sandbox_us", value=9.0, unit="µs", what="", median=9.0, spread=0.5)
+    wide = Figure(key="dipp.sandbox_us", value=-90.0, unit="µs", what="", median=9.0, spread=200.0)
+    assert verdict_of(calm) == ("ok", "met")
+    assert verdict_of(wide) == ("near", "met, but the control is ±200")
