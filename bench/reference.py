@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dipp.runfiles import find_pipeline, load_chain
 from dipp.runner.executor import Chain
 
@@ -13,14 +11,9 @@ _TIMEOUT_S = 120.0
 
 def decomposed() -> Chain:
     """Return demosaic, patches, land cover, selection, JPEG XL as a module each."""
-    return load_chain(_pipeline("landcover"), timeout_s=_TIMEOUT_S)
+    return load_chain(find_pipeline("landcover"), timeout_s=_TIMEOUT_S)
 
 
 def merged() -> Chain:
     """Return the same as one module."""
-    return load_chain(_pipeline("landcover_merged"), timeout_s=_TIMEOUT_S)
-
-
-def _pipeline(name: str) -> Path:
-    path = find_pipeline(name)
-    return path if path.exists() else find_pipeline("quicklook")
+    return load_chain(find_pipeline("landcover_merged"), timeout_s=_TIMEOUT_S)

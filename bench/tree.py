@@ -59,7 +59,7 @@ def is_resting(pid: int) -> bool:
         return True
 
 
-def wait_for_rest(pid: int, pump: Callable[[float], None], timeout_s: float = 2.0) -> bool:
+def wait_for_rest(pid: int, pump: Callable[[float], None], timeout_s: float = 1.0) -> bool:
     """Pump until no process of the tree does anything; False if that does not come.
 
     `pump` is called with the seconds it may take, for what this process owes the tree meanwhile.

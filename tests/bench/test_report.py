@@ -153,7 +153,7 @@ def test_contestants_alternate_and_each_round_begins_with_the_next():
 
         return work
 
-    times = contest({name: contestant(name) for name in "abc"}, budget_s=0.0, least=3, warm_up=1)
+    times = contest({name: contestant(name) for name in "abc"}, budget_s=60, most=3, warm_up=1)
     assert "".join(order) == "abc" + "abc" + "bca" + "cab"
     assert [len(each.seconds) for each in times.values()] == [3, 3, 3]
     assert times["a"].seconds == (4.0, 9.0, 11.0)
@@ -228,3 +228,7 @@ def test_limit_within_the_control_is_in_doubt():
     wide = Figure(key="dipp.sandbox_us", value=-90.0, unit="µs", what="", median=9.0, spread=200.0)
     assert verdict_of(calm) == ("ok", "met")
     assert verdict_of(wide) == ("near", "met, but the control is ±200")
+
+
+def test_contest_on_a_slow_machine_ends_after_one_round():
+    assert contest({"a": lambda: 1.0}, budget_s=0.0, least=3)["a"].seconds == (1.0,)
