@@ -8,7 +8,6 @@ output region and one scratch region, mapped and warm for ever, no check of what
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import mmap
 import os
@@ -102,8 +101,7 @@ class Tree(Harness):
     def __init__(
         self, chain: Chain, *, is_warm: bool = True, **limits: int | tuple[str, ...]
     ) -> None:
-        known = {field.name for field in dataclasses.fields(Limits)}
-        super().__init__(Limits(**{k: v for k, v in limits.items() if k in known}))  # type: ignore[arg-type]
+        super().__init__(Limits(**limits))  # type: ignore[arg-type]
         self.chain = chain
         self.last = Completed(images=())
         if is_warm:
@@ -155,8 +153,8 @@ class Tree(Harness):
 
     def latency_s(self, batch: Input) -> float:
         """Return what the host measured of one batch, everything prepared."""
-        took = self.wall(batch)
-        return host_s(self.last, took)
+        self.wall(batch)
+        return self.last.latency_s
 
     def wall(self, batch: Input) -> float:
         """Return the seconds from handing in to having the result, everything prepared.
@@ -180,11 +178,6 @@ class Tree(Harness):
         for promise in waiting:
             self.finish(promise).close()
         return time.perf_counter() - began
-
-
-def host_s(outcome: Completed, took_s: float) -> float:
-    """Return the latency measured in the host; all of it while hosts measure none."""
-    return float(getattr(outcome, "latency_s", took_s))
 
 
 def expect(outcome: Outcome) -> Completed:
@@ -212,8 +205,7 @@ class InProcess:
     def run(self, batch: Input) -> int:
         """Run the chain on a batch; return how many images come out."""
         view = memoryview(mmap.mmap(batch.fd, batch.size_bytes, prot=mmap.PROT_READ))
-        more = (self._scratch,) if hasattr(Workspace, "scratch") else ()
-        space = Workspace([view], self._arena, *more)
+        space = Workspace.over([view], self._arena, self._scratch)
         images = [_ref(block) for block in batch.blocks]
         work = Batch.from_refs(images, space, pipeline_id=1, batch_id=1)
         self.stage_s = []
@@ -253,7 +245,7 @@ def run_module(
     module: PythonModule, blocks: Sequence[ImageBlock], source: memoryview, arena: memoryview
 ) -> list[memoryview]:
     """Run one module on a batch; return the pixels of its result."""
-    space = Workspace([source], arena)
+    space = Workspace.over([source], arena)
     batch = Batch.from_refs(map(_ref, blocks), space, pipeline_id=1, batch_id=1)
     result = module.module.run(batch, module.params)
     return [image.data for image in (batch if result is None else result)]

@@ -12,7 +12,7 @@ from bench import reference
 from bench.effort import Effort
 from bench.figures import Chart, Figure, Section, Table, text_of
 from bench.pictures import earth_frame
-from bench.pipeline import InProcess, Input, Tree, host_s, inputs
+from bench.pipeline import InProcess, Input, Tree, inputs
 from bench.svg import Bar, stacked
 from bench.timing import Ratio, Times, contest
 
@@ -32,7 +32,7 @@ class _Recorder:
         took = self.tree.wall(batch)
         last = self.tree.last
         stages = [(stage.name, stage.wall_s * 1e3) for stage in last.stages]
-        inside = host_s(last, took) * 1e3
+        inside = last.latency_s * 1e3
         host = max(inside - sum(value for _, value in stages), 0.0)
         self.parts[took] = (*stages, (_HOST, host), (_NODE, max(took * 1e3 - inside, 0.0)))
         return took

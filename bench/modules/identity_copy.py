@@ -13,9 +13,8 @@ def run(batch: Batch, params: Params) -> None:
     """Copy."""
     for image in batch:
         pixels = image.pixels
-        local = getattr(batch, "scratch", np.empty)(pixels.shape, pixels.dtype)
+        local = batch.scratch(pixels.shape, pixels.dtype)
         np.copyto(local, pixels)
-        more = {"zeroed": False} if hasattr(batch, "scratch") else {}
-        result = batch.allocate(pixels.shape, pixels.dtype, **more)
+        result = batch.allocate(pixels.shape, pixels.dtype, zeroed=False)
         np.copyto(result, local)
         batch.replace(image, image.derive(result))
