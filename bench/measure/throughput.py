@@ -26,6 +26,8 @@ _QUICK_SIZES = (KB, MEGAPIXELS)
 _COUNTS, _QUICK_COUNTS = (1, 4, 16), (1, 4)
 # So many batches back to back that the first and the last do not decide.
 _BACK_TO_BACK = {KB: 32, 10_000: 32, 100_000: 32, 1_000_000: 16, MEGAPIXELS: 10, LARGE: 3}
+# With new memory for every module the baseline would take most of the time beyond this.
+_BASELINE_BYTES = 300_000_000
 # The memory of the largest batches is used again too.
 _KEEP_MB = 256
 _LATENCY_S, _SUSTAINED_S = 8.0, 8.0
@@ -108,7 +110,8 @@ def _latency(
         contestants["memcpy"] = clocked(_two_memcpys(MEGAPIXELS))
     with ForkOnDemand(chain_of(f"identity_{kind}", count)) as forking:
         for size in sizes:
-            contestants[f"forking {size}"] = partial(forking.latency_s, size)
+            if size * count <= _BASELINE_BYTES:
+                contestants[f"forking {size}"] = partial(forking.latency_s, size)
         times = contest(contestants, budget_s=effort.budget_s(_LATENCY_S), least=3)
     for batch in made.values():
         batch.close()
@@ -118,6 +121,7 @@ def _latency(
     control = Ratio.of(times[_AGAIN], times[f"isolated {MEGAPIXELS}"])
     found.controls[f"latency_{kind}_m{count}"] = control
     for size in sizes:
+        forked = times.get(f"forking {size}")
         found.latency.append(
             Cell(
                 kind=kind,
@@ -125,7 +129,7 @@ def _latency(
                 count=count,
                 isolated=times[f"isolated {size}"].scaled(1 / count),
                 in_process=times[f"local {size}"].scaled(1 / count),
-                on_demand=times[f"forking {size}"].scaled(1 / count),
+                on_demand=forked.scaled(1 / count) if forked else None,
             )
         )
 
