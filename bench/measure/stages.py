@@ -41,11 +41,12 @@ class _Recorder:
 def measure(effort: Effort) -> Section:
     """Alternate the three forms, and the decomposed one twice."""
     effort.say("loading the reference pipeline")
+    frame = earth_frame(part=effort.some(1, 2))
     local = InProcess(reference.decomposed())
     with (
         Tree(reference.decomposed()) as parts,
         Tree(reference.merged()) as whole,
-        inputs([earth_frame(part=effort.some(1, 2))]) as [batch],
+        inputs([frame]) as [batch],
     ):
         decomposed, merged = _Recorder(parts), _Recorder(whole)
         stages: dict[float, list[float]] = {}
@@ -88,7 +89,8 @@ def measure(effort: Effort) -> Section:
         ),
         notes=(
             (
-                "One frame of 2464 x 2056 pixels of 12 bits: demosaic, patches of 224 x 224, "
+                f"One frame of {frame[0].width} x {frame[0].height} pixels of 12 bits: "
+                "demosaic, patches of 224 x 224, "
                 "MobileNetV2, a fifth of the patches to JPEG XL. Merged: all five in one module."
             ),
             (
