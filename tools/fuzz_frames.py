@@ -53,17 +53,22 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a campaign came to."""
+    """What a campaign came to; growth is that between the first rest and the last."""
 
     node: str
     seed: int
+    csp_version: int
     frames: int
+    frames_per_s: int
     accepted: int
     opened: int
     sent: int
     duration_s: float
+    memory_kb: int
     memory_growth_kb: int
     object_growth: int
+    descriptors: int
+    descriptor_growth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ class Campaign:
         self._version = version
         self._scheduler = Scheduler()
         self._target: Target = MAKERS[name](self._scheduler, folder, version, stack)
-        self._address = self._target.node.address & (31 if version == 1 else 0x3FFF)
+        self._address = self._target.node.address
         stack.callback(self._target.node.close)
         rng = random.Random(seed)
         seeds = load_seeds(self._target.recordings, version, self._address)
@@ -240,12 +245,14 @@ class Campaign:
             self._check_size(first, last)
             _LOG.info("%s: %d frames", self.name, self._frames)
         first = first if first is not None else last
+        duration_s = time.monotonic() - started
         return Report(
-            node=self.name, seed=self.seed, frames=self._frames, accepted=self._accepted,
-            opened=self._opened, sent=self._sent,
-            duration_s=round(time.monotonic() - started, 1),
-            memory_growth_kb=last.memory_kb - first.memory_kb,
-            object_growth=last.objects - first.objects,
+            node=self.name, seed=self.seed, csp_version=self._version, frames=self._frames,
+            frames_per_s=round(self._frames / duration_s), accepted=self._accepted,
+            opened=self._opened, sent=self._sent, duration_s=round(duration_s, 1),
+            memory_kb=last.memory_kb, memory_growth_kb=last.memory_kb - first.memory_kb,
+            object_growth=last.objects - first.objects, descriptors=last.descriptors,
+            descriptor_growth=last.descriptors - first.descriptors,
         )  # fmt: skip
 
     def _feed(self, frame: bytes) -> None:
@@ -320,7 +327,9 @@ def main() -> int:
     parser.add_argument("--csp-version", type=int, choices=(1, 2), default=2)
     parser.add_argument("--verbose", action="store_true", help="say how far it is")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
+    # The nodes warn of every bad request, as they should; here there are thousands of those.
+    logging.basicConfig(level=logging.ERROR)
+    _LOG.setLevel(logging.INFO if options.verbose else logging.WARNING)
     unknown = set(options.nodes) - set(MAKERS)
     if unknown:
         parser.error(f"no such node: {', '.join(sorted(unknown))}")

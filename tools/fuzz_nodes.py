@@ -1,7 +1,8 @@
 """The nodes that the frame campaign attacks, each in one process and in virtual time.
 
 Their services are those of the daemons. What would start a process (running a procedure, running a
-module chain) is replaced by a counter; the decoders in front of it are the real ones.
+module chain) or fill shared memory (taking a picture) is replaced by a counter; the decoders in
+front of it are the real ones.
 """
 
 from __future__ import annotations
@@ -39,9 +40,15 @@ from dish.records import RunCounters, RunView
 from dish.request import RunRequest
 from dish.service import ProcedureService
 from dish.store import Store
+from sim.camera.capture import CaptureRequest
+from sim.camera.figures import CameraFigures
+from sim.camera.node import CameraNode
 
 _RING = RingGeometry(entries=64, data_bytes=1 << 20)
 _STORAGE_ADDRESS = 0x4000_0000
+# By CSP version: the addresses under which the sessions were recorded, which queues name too.
+_DIPP = {1: 18, 2: 162}
+_CAMERA = {1: 16, 2: 163}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +158,7 @@ def make_dipp(scheduler: Scheduler, folder: Path, version: int, cleanup: ExitSta
     ring.append([b"an element", bytes(range(256)) * 80])
     storage = RamArea(STORAGE_AREA, STORAGE_BYTES, _STORAGE_ADDRESS)
     areas = [storage, RingArea(ring)]
-    node = _node(scheduler, 162, version, table, areas)  # type: ignore[arg-type]
+    node = _node(scheduler, _DIPP[version], version, table, areas)  # type: ignore[arg-type]
     RingService(ring, scheduler, lambda error: None).register(node.vmem)
     node.stack.listen(DTP_PORT, DtpServer(node.stack, ring).serve)
     node.stack.listen(INDEX_PORT, IndexService(ring).serve)
@@ -167,8 +174,24 @@ def make_dipp(scheduler: Scheduler, folder: Path, version: int, cleanup: ExitSta
     return Target(node=node, recordings="dipp")
 
 
+class _Shutter(CameraNode):
+    """A camera that counts the pictures it is asked for, and takes none."""
+
+    async def _capture(self, request: CaptureRequest) -> None:
+        await self.csp.scheduler.sleep(0.1)
+        self._count("images_total")
+
+
+def make_camera(scheduler: Scheduler, folder: Path, version: int, cleanup: ExitStack) -> Target:
+    """The camera controller: capture strings, settings in memory, the file of the settings."""
+    figures = CameraFigures(queue=f"/fuzz_{folder.name}")
+    camera = _Shutter(scheduler, address=_CAMERA[version], figures=figures, version=version, seed=1)
+    return Target(node=camera.csp, recordings="camera")
+
+
 MAKERS: dict[str, Callable[[Scheduler, Path, int, ExitStack], Target]] = {
     "csp": make_csp,
     "dish": make_dish,
     "dipp": make_dipp,
+    "camera": make_camera,
 }
