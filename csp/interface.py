@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from csp.errors import MisuseError
+from csp.guard import Guard
 from csp.packet import ADDRESS_BITS, broadcast_address
 
 
@@ -36,7 +37,8 @@ class Interface:
     """One network interface of a node.
 
     `netmask` counts network bits. `accepted` are the destinations this node takes from here: the
-    own address, the own network with all host bits one, and all ones.
+    own address, the own network with all host bits one, and all ones. `guard` authenticates what
+    crosses; None is a link as flown.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Interface:
     send: Callable[[bytes], None]
     netmask: int
     version: int
+    guard: Guard | None = None
     counters: InterfaceCounters = field(default_factory=InterfaceCounters)
     host_bits: int = field(init=False)
     accepted: frozenset[int] = field(init=False)

@@ -84,16 +84,13 @@ class CspNode:
         reboot: Callable[[bool], None] = _no_reboot,
         wall: WallClock | None = None,
         seed: int | None = None,
-        hmac_key: bytes | None = None,
     ) -> None:
         self.loop = loop
         self.scheduler = loop if isinstance(loop, Scheduler) else loop.scheduler
         self.address = address
         self.table = table
         self.wall: WallClock = wall if wall is not None else SystemWall()
-        self.stack = Stack(
-            self.scheduler, version=version, rng=random.Random(seed), hmac_key=hmac_key
-        )
+        self.stack = Stack(self.scheduler, version=version, rng=random.Random(seed))
         self.binding = Binding(table, areas)
         self.services = Services(
             self.stack,
@@ -129,7 +126,9 @@ class CspNode:
     ) -> Interface:
         """Open a link as an interface of this node, by default with the node's own address."""
         own = self.address if address is None else address
-        interface = self.stack.add_interface(link.name, own, link.send, netmask, default)
+        interface = self.stack.add_interface(
+            link.name, own, link.send, netmask, default, guard=link.guard
+        )
 
         def receive(frame: bytes) -> None:
             self.stack.receive(interface, frame)
@@ -160,7 +159,10 @@ class CspNode:
             self._flush_timer.cancel()
             self._flush()
         while self._links:
-            self._links.pop().close()
+            link = self._links.pop()
+            link.close()
+            if link.guard is not None:
+                link.guard.close()
 
 
 def _memory_free() -> int:

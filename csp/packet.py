@@ -76,7 +76,8 @@ def check_version(version: int) -> int:
     return version
 
 
-def _encode_header(packet: Packet, version: int) -> bytes:
+def encode_header(packet: Packet, version: int) -> bytes:
+    """Encode the header alone. Raises MisuseError if a field does not fit."""
     prio, dst, src = packet.prio, packet.dst, packet.src
     dport, sport, flags = packet.dport, packet.sport, packet.flags
     if version == 2:
@@ -103,7 +104,7 @@ def encode_frame(packet: Packet, version: int = 2) -> bytes:
         data = data + crc32c(data).to_bytes(4, "big")
     if len(data) > MAX_PAYLOAD_BYTES:
         raise MisuseError(f"payload of {len(data)} bytes, limit is {MAX_PAYLOAD_BYTES}")
-    return _encode_header(packet, version) + data
+    return encode_header(packet, version) + data
 
 
 def destination(frame: bytes, version: int) -> int:

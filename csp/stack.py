@@ -18,7 +18,7 @@ from typing import Any
 from csp.client import CLIENT_PORTS, Client
 from csp.connection import Connection, ConnectionTable
 from csp.errors import CspError, DecodeError, MisuseError
-from csp.hmac import append_hmac, strip_hmac
+from csp.guard import Guard
 from csp.interface import Interface
 from csp.packet import (
     HEADER_BYTES,
@@ -67,10 +67,7 @@ class _Binding:
 
 
 class Stack:
-    """One node's CSP stack. See the module docstring.
-
-    `hmac_key` set means: everything sent is authenticated, everything unauthenticated is dropped.
-    """
+    """One node's CSP stack. See the module docstring."""
 
     def __init__(
         self,
@@ -78,7 +75,6 @@ class Stack:
         *,
         version: int = 2,
         rng: random.Random | None = None,
-        hmac_key: bytes | None = None,
         dedup: bool = True,
     ) -> None:
         self.scheduler = scheduler
@@ -91,7 +87,6 @@ class Stack:
         self.counters = StackCounters()
         # The last faults of handlers and serve tasks, for diagnosis; bounded like the scheduler's.
         self.faults: deque[tuple[str, BaseException]] = deque(maxlen=16)
-        self._hmac_key = hmac_key
         self._dedup = dedup
         self._seen: dict[bytes, float] = {}
         self._default: Interface | None = None
@@ -116,11 +111,16 @@ class Stack:
         send: Callable[[bytes], None],
         netmask: int = 8,
         default: bool = False,
+        guard: Guard | None = None,
     ) -> Interface:
-        """Add an interface. The first one is the default until another one claims that."""
+        """Add an interface. The first one is the default until another one claims that.
+
+        With a guard everything sent there is authenticated, and everything unauthenticated that
+        comes from there dropped and counted (`autherr`).
+        """
         if any(interface.name == name for interface in self.interfaces):
             raise MisuseError(f"there already is an interface {name}")
-        interface = Interface(name, address, send, netmask, self.version)
+        interface = Interface(name, address, send, netmask, self.version, guard)
         self.interfaces.append(interface)
         self.addresses.add(address)
         if self._default is None or (default and not self._default_claimed):
@@ -163,12 +163,17 @@ class Stack:
             return
         if self.taps:
             self._tap("rx", packet, frame)
-        if packet.flags & _HMAC or self._hmac_key is not None:
-            checked = self._authenticated(packet)
-            if checked is None:
+        guard = interface.guard
+        if guard is not None or packet.flags & _HMAC:
+            # Without a key nobody knows what an authenticated packet is worth.
+            if guard is None:
                 counters.autherr += 1
                 return
-            packet = checked
+            try:
+                packet = guard.open(packet)
+            except DecodeError:
+                counters.autherr += 1
+                return
         self._deliver(interface, packet)
 
     def _is_duplicate(self, frame: bytes) -> bool:
@@ -182,15 +187,6 @@ class Stack:
             del seen[next(iter(seen))]
         seen[frame] = now
         return False
-
-    def _authenticated(self, packet: Packet) -> Packet | None:
-        if self._hmac_key is None or not packet.flags & _HMAC:
-            return None
-        try:
-            data = strip_hmac(packet.data, self._hmac_key)
-        except DecodeError:
-            return None
-        return packet._replace(data=data)
 
     def _deliver(self, interface: Interface, packet: Packet) -> None:
         dport = packet.dport
@@ -229,7 +225,7 @@ class Stack:
             src=self.address if interface is self._loopback else interface.address,
             dport=request.sport,
             sport=request.dport,
-            flags=request.flags & ~_HMAC,
+            flags=request.flags,
             data=data,
         )
 
@@ -309,9 +305,8 @@ class Stack:
             # Via the scheduler, so that a handler never runs inside the one that called it.
             self.scheduler.call_soon(lambda: self._deliver(interface, packet))
             return
-        if self._hmac_key is not None:
-            data = append_hmac(packet.data, self._hmac_key)
-            packet = packet._replace(data=data, flags=packet.flags | _HMAC)
+        if interface.guard is not None:
+            packet = interface.guard.seal(packet)
         frame = encode_frame(packet, self.version)
         counters = interface.counters
         counters.tx += 1

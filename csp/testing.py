@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from csp.guard import Guard
 from csp.interface import Interface
 from csp.links.memory import MemoryBus
 from csp.links.shaper import ShapedLink
@@ -82,17 +83,16 @@ class Network:
         self._links[address] = link
         return link
 
-    def add(self, address: int, *, hmac_key: bytes | None = None, dedup: bool = True) -> Stack:
+    def add(self, address: int, *, guard: Guard | None = None, dedup: bool = True) -> Stack:
         """Add a bare stack with this address. Ports are up to the caller."""
         stack = Stack(
             self.scheduler,
             version=self._version,
             rng=random.Random(self._seed * 131 + address),
-            hmac_key=hmac_key,
             dedup=dedup,
         )
         link = self.link(address)
-        interface = stack.add_interface(link.name, address, link.send)
+        interface = stack.add_interface(link.name, address, link.send, guard=guard)
         link.open(self.scheduler, lambda frame: stack.receive(interface, frame))
         self.stacks[address] = stack
         return stack

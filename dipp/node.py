@@ -80,7 +80,6 @@ class NodeConfig:
     module_dirs: tuple[Path, ...] = ()
     limits: Limits = field(default_factory=Limits)
     durable: bool = True
-    hmac_key: bytes | None = None
     status_file: Path | None = None
     seed: int | None = None
 
@@ -141,7 +140,6 @@ class DippNode:
             areas=(storage, RingArea(self.ring)),
             reboot=lambda restart: self.loop.stop(),
             seed=self.config.seed,
-            hmac_key=self.config.hmac_key,
         )
         RingService(self.ring, self.loop.scheduler, self._on_ring_upload).register(self.csp.vmem)
         self.csp.stack.listen(DTP_PORT, DtpServer(self.csp.stack, self.ring).serve)

@@ -4,6 +4,10 @@ Theory of operation: the bridge hears everything on both networks. A frame cross
 belongs to the side it was heard on and its destination does not; looking at the source too means
 that what the bridge itself put on a network never comes back. Broadcasts cross both ways. Each
 direction has its own shaper: rate, delay, loss, corruption, bounded queue, contact windows.
+
+With a guard at the satellite's end only authentic frames come out there, without their
+authentication, and what leaves is signed. A guard at the station does the same for the ground, so
+that programs there need no key; without it they sign themselves and frames reach them signed.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from csp.packet import HEADER_BYTES, broadcast_address, destination
+from csp.errors import CspError, DecodeError
+from csp.guard import Guard
+from csp.packet import HEADER_BYTES, broadcast_address, decode_frame, destination, encode_frame
 from csp.sched import Scheduler
 from csp.shaper import Shaper, Window
 from sim.figures import DirectionFigures, LinkFigures
@@ -28,12 +34,18 @@ def source(frame: bytes, version: int) -> int:
 
 @dataclass(slots=True)
 class DirectionCounters:
-    """What one direction did. Bytes are those of CSP frames; airtime is the transmitter's."""
+    """What one direction did. Bytes are those of CSP frames; airtime is the transmitter's.
+
+    `unsealed` frames were too long to be signed; `damaged` ones arrived and were not even looked
+    at, because their checksum was wrong.
+    """
 
     frames: int = 0
     bytes: int = 0
     offered: int = 0
     airtime_s: float = 0.0
+    unsealed: int = 0
+    damaged: int = 0
 
 
 class Direction:
@@ -97,7 +109,11 @@ class Bridge:
         to_space: SendFrame,
         windows: Sequence[Window] | None = None,
         version: int = 2,
+        space_guard: Guard | None = None,
+        station_guard: Guard | None = None,
     ) -> None:
+        self.space_guard = space_guard
+        self.station_guard = station_guard
         self._figures = figures
         self._version = version
         self._broadcast = broadcast_address(version)
@@ -114,12 +130,51 @@ class Bridge:
     def from_ground(self, frame: bytes) -> None:
         """Take a frame heard on the ground network."""
         if self._crosses(frame, from_ground=True):
-            self.up.submit(frame, self._to_space)
+            self._send(self.up, self.station_guard, frame, self.arrive_in_space)
 
     def from_space(self, frame: bytes) -> None:
         """Take a frame heard on the spacecraft's network."""
         if self._crosses(frame, from_ground=False):
-            self.down.submit(frame, self._to_ground)
+            self._send(self.down, self.space_guard, frame, self.arrive_on_ground)
+
+    def arrive_in_space(self, frame: bytes) -> None:
+        """Take a frame that the satellite's receiver heard, whoever sent it."""
+        self._receive(self.up, self.space_guard, frame, self._to_space)
+
+    def arrive_on_ground(self, frame: bytes) -> None:
+        """Take a frame that the station's receiver heard, whoever sent it."""
+        self._receive(self.down, self.station_guard, frame, self._to_ground)
+
+    def _send(
+        self, direction: Direction, guard: Guard | None, frame: bytes, onward: SendFrame
+    ) -> None:
+        if guard is not None:
+            try:
+                packet = decode_frame(frame, self._version)
+                frame = encode_frame(guard.seal(packet), self._version)
+            except CspError:
+                # Damaged before it came here, or as long as a frame may be: no room to sign.
+                direction.counters.unsealed += 1
+                return
+        direction.submit(frame, onward)
+
+    def _receive(
+        self, direction: Direction, guard: Guard | None, frame: bytes, onward: SendFrame
+    ) -> None:
+        if guard is None:
+            onward(frame)
+            return
+        try:
+            packet = decode_frame(frame, self._version)
+        except DecodeError:
+            direction.counters.damaged += 1
+            return
+        try:
+            packet = guard.open(packet)
+        except DecodeError:
+            # The guard has counted why.
+            return
+        onward(encode_frame(packet, self._version))
 
     def _crosses(self, frame: bytes, *, from_ground: bool) -> bool:
         if len(frame) < HEADER_BYTES[self._version]:

@@ -20,6 +20,7 @@ from sim.errors import ConfigError, ContentError
 from sim.figures import (
     DirectionFigures,
     EpsFigures,
+    LinkAuthentication,
     LinkFigures,
     MissionFigures,
     NodeNumbers,
@@ -35,6 +36,7 @@ from sim.sleep import A53Figures
 
 DEFAULT_NAME = "payload.yaml"
 WINDOWS = ("always", "passes")
+SIGNERS = ("station", "programs")
 # Ids are reserved for this many channels in the EPS table; the EPS of a CubeSat has 6 to 16.
 MAX_CHANNELS = 16
 # EPS parameter names are built from channel names; a parameter name holds 35 characters.
@@ -253,6 +255,17 @@ def _link(section: Section) -> LinkFigures:
             ground_addresses=_ranges(section, "ground_addresses", ("20..31", "40..63")),
             windows=section.text("windows", "always", of=WINDOWS),
             seed=section.integer("seed", 1, low=0),
+            authentication=_authentication(section.section("authentication")),
+        )
+
+
+def _authentication(section: Section) -> LinkAuthentication:
+    with section:
+        key_file = section.text("key_file", "")
+        return LinkAuthentication(
+            key_file=Path(key_file).expanduser() if key_file else None,
+            replay_window=section.boolean("replay_window", True),
+            by=section.text("by", "station", of=SIGNERS),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 from sim.clock import MissionClock
 from sim.errors import ConfigError
@@ -86,6 +87,19 @@ class DirectionFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkAuthentication:
+    """Whether the radio takes everybody's commands (no `key_file`, as flown).
+
+    With a key the satellite's end takes authentic packets only and signs what it sends. `by` says
+    who signs on the ground: the `station` for all programs behind it, or the `programs`.
+    """
+
+    key_file: Path | None = None
+    replay_window: bool = True
+    by: str = "station"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkFigures:
     """The radio link: both directions, who is on the ground, and when there is contact.
 
@@ -97,6 +111,7 @@ class LinkFigures:
     ground_addresses: tuple[tuple[int, int], ...]
     windows: str = "always"
     seed: int = 1
+    authentication: LinkAuthentication = LinkAuthentication()
 
     def is_ground(self, address: int) -> bool:
         """Tell whether an address belongs to the ground segment."""

@@ -8,8 +8,10 @@ only while the ground station sees the satellite on the mission's orbit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from csp.errors import MisuseError
+from csp.guard import Guard
 from csp.links.base import Link
 from csp.loop import Loop
 from csp.param.spec import ParamSpec
@@ -51,6 +53,10 @@ _COMMON = (
     ParamSpec(
         id=8, name="pass_top", type=_FLOAT, mask=_R, unit="deg", help="And its highest elevation",
     ),
+    ParamSpec(
+        id=9, name="authentication", type=_U8, mask=_R,
+        help="0 = none, as flown. 1 = HMAC. 2 = HMAC and replay window",
+    ),
 )  # fmt: skip
 
 
@@ -73,6 +79,10 @@ def _direction_specs(prefix: str, first: int, way: str) -> tuple[ParamSpec, ...]
         spec(7, "rate", _DOUBLE, "Bits per second", "bit/s", _C),
         spec(8, "loss", _FLOAT, "Probability that a frame is lost, 0..1", "", _C),
         spec(9, "corruption", _FLOAT, "Probability that a byte is changed, 0..1", "", _C),
+        spec(10, "unsigned", _U32, "Frames refused: without authentication"),
+        spec(11, "forged", _U32, "Frames refused: wrong key, changed, or of the other form"),
+        spec(12, "replayed", _U32, "Frames refused: authentic, but received before"),
+        spec(13, "damaged", _U32, "Frames refused: checksum. Counted with authentication only"),
     )
 
 
@@ -81,6 +91,20 @@ SPECS = (
     *_direction_specs("up", _FIRST_UP_ID, "in space"),
     *_direction_specs("down", _FIRST_DOWN_ID, "on the ground"),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkGuards:
+    """The guards of the two ends; None does not sign and takes everything."""
+
+    space: Guard | None = None
+    station: Guard | None = None
+
+    def close(self) -> None:
+        """Release what keeps their stamps. Harmless if done twice."""
+        for guard in (self.space, self.station):
+            if guard is not None:
+                guard.close()
 
 
 class RadioLink:
@@ -95,7 +119,9 @@ class RadioLink:
         ground: Link,
         space: Link,
         version: int = 2,
+        guards: LinkGuards | None = None,
     ) -> None:
+        guards = guards or LinkGuards()
         self._config = config
         self._clock = clock
         self._scheduler = scheduler
@@ -110,9 +136,14 @@ class RadioLink:
             to_space=space.send,
             windows=() if self._by_passes else None,
             version=version,
+            space_guard=guards.space,
+            station_guard=guards.station,
         )
         self._ways = (("up", self.bridge.up), ("down", self.bridge.down))
+        # Who refuses what comes up, and what comes down.
+        self._refusers = {"up": guards.space, "down": guards.station}
         self.table = ParamTable(SPECS)
+        self.table["authentication"].set(0 if guards.space is None else guards.space.level)
         self.table.on_write("link_enabled", self._enable)
         for prefix, direction in self._ways:
             shaper = direction.shaper
@@ -178,6 +209,11 @@ class RadioLink:
             table[f"{prefix}_corrupted"].set(shaped.corrupted)
             table[f"{prefix}_airtime_s"].set(counters.airtime_s)
             table[f"{prefix}_backlog"].set(direction.shaper.backlog_s(now))
+            table[f"{prefix}_damaged"].set(counters.damaged)
+            guard = self._refusers[prefix]
+            if guard is not None:
+                for reason in ("unsigned", "forged", "replayed"):
+                    table[f"{prefix}_{reason}"].set(getattr(guard.counters, reason))
 
     def _enable(self, parameter: Parameter, _: int) -> None:
         for _name, direction in self._ways:
@@ -208,7 +244,7 @@ class LinkNode(SimNode):
     """The radio link as a node of the spacecraft's network.
 
     `ground` and `space` are promiscuous links for the bridge; `attach` then connects the node
-    itself. Raises MisuseError if a link cannot be opened.
+    itself. `guards` authenticate what crosses. Raises MisuseError if a link cannot be opened.
     """
 
     def __init__(
@@ -221,10 +257,13 @@ class LinkNode(SimNode):
         space: Link,
         seed: int | None = None,
         version: int = 2,
+        guards: LinkGuards | None = None,
     ) -> None:
+        self._guards = guards or LinkGuards()
         self.model = RadioLink(
-            config, clock, scheduler_of(loop), ground=ground, space=space, version=version
-        )
+            config, clock, scheduler_of(loop),
+            ground=ground, space=space, version=version, guards=self._guards,
+        )  # fmt: skip
         super().__init__(
             loop,
             clock,
@@ -246,4 +285,5 @@ class LinkNode(SimNode):
         """Take down the link and leave the network. Harmless if done twice."""
         for link in self._bridged:
             link.close()
+        self._guards.close()
         super().close()

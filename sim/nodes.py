@@ -17,6 +17,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from csp.errors import CspError
+from csp.guard import Guard
+from csp.links.auth import open_guard
 from csp.links.options import HubAddress, add_link_options, open_link
 from csp.links.zmq import ZmqLink
 from csp.loop import Loop
@@ -27,9 +29,9 @@ from sim.box import ProcessBox
 from sim.clock import MissionClock
 from sim.eps import EpsNode
 from sim.errors import ConfigError, SimError
-from sim.figures import NodeNumbers, PayloadConfig
+from sim.figures import LinkAuthentication, NodeNumbers, PayloadConfig
 from sim.gnss import GnssNode
-from sim.link import LinkNode
+from sim.link import LinkGuards, LinkNode
 from sim.radio import RadioNode
 from sim.simnode import SimNode
 from sim.ticker import Ticker
@@ -40,6 +42,11 @@ _SUMMARIES = {
     "a53": "suspends and wakes the A53 and, with --box-pids, the processes that run on it",
     "radio": "keeps observations for downlink: mirrors the DIPP ring, serves it to the ground",
     "link": "the radio channel between the ground's hub and the spacecraft's",
+}
+
+_STATES = {
+    "radio": "where the observation store lies",
+    "link": "where an authenticated link keeps its stamps",
 }
 
 
@@ -81,11 +88,10 @@ def _parser() -> argparse.ArgumentParser:
                 "--box-pids", type=Path, metavar="FILE",
                 help='JSON {"NAME": PID}: the processes of the A53, stopped while it sleeps',
             )  # fmt: skip
-        if name == "radio":
+        if name in _STATES:
             node.add_argument(
-                "--state", type=Path, metavar="DIR",
-                help="where the observation store lies (default: per user)",
-            )  # fmt: skip
+                "--state", type=Path, metavar="DIR", help=f"{_STATES[name]} (default: per user)"
+            )
         if name == "link":
             node.add_argument(
                 "--ground-hub", required=True, metavar="HOST:SUB:PUB",
@@ -148,7 +154,7 @@ def _make(
     box: ProcessBox | None,
 ) -> SimNode:
     version: int = options.csp_version
-    store = options.state or _default_state() if options.node == "radio" else Path()
+    store = options.state or _default_state("radio") if options.node == "radio" else Path()
     makers: dict[str, Callable[[], SimNode]] = {
         "gnss": lambda: GnssNode(loop, settings, clock, version=version),
         "eps": lambda: EpsNode(loop, settings, clock, version=version),
@@ -171,10 +177,27 @@ def _make_link(
         ground=_listener(options.ground_hub, options, "GROUND"),
         space=_listener(options.hub, options, "SPACE"),
         version=options.csp_version,
+        guards=_guards(settings.link.authentication, options),
     )
     if options.stats is not None:
         Ticker(loop.scheduler, settings.period_s, lambda now: _write(options.stats, node))
     return node
+
+
+def _guards(wanted: LinkAuthentication, options: argparse.Namespace) -> LinkGuards:
+    """Make the guards of both ends. Raises MisuseError for a bad key, OSError."""
+    if wanted.key_file is None:
+        return LinkGuards()
+    state: Path = options.state or _default_state("link")
+
+    key_file = wanted.key_file
+
+    def guard(end: str) -> Guard:
+        stamps = state / f"{end}.stamps" if wanted.replay_window else None
+        return open_guard(key_file, stamps, options.csp_version)
+
+    by_station = wanted.by == "station"
+    return LinkGuards(space=guard("space"), station=guard("station") if by_station else None)
 
 
 def _listener(hub: str, options: argparse.Namespace, name: str) -> ZmqLink:
@@ -200,9 +223,9 @@ def _write(path: Path, node: LinkNode) -> None:
     fresh.replace(path)
 
 
-def _default_state() -> Path:
+def _default_state(node: str) -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "payload" / "radio"
+    return Path(base) / "payload" / node
 
 
 if __name__ == "__main__":

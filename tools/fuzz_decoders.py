@@ -2,98 +2,77 @@
 
     pip install atheris; python -m tools.fuzz_decoders [DECODER ...] [--runs N] [--seed S]
 
-Each decoder may return or raise this project's named errors; anything else stops the run with the
-input that did it. Exit status 0 also where atheris is missing: then it says so and does nothing.
+Each decoder may return or raise this project's named errors; anything else is reported with the
+input that did it, and so is a single input that takes long. All decoders are run, also after one
+that failed; exit status 1 then. Exit status 0 also where atheris is missing: then it says so and
+does nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from contextlib import suppress
 
-Decoder = Callable[[bytes], object]
-
-
-def _decoders() -> dict[str, Decoder]:
-    from csp import cfp, cmp, framing, monitor, packet, pcapng, rdp_wire
-    from csp.files import wire as files_wire
-    from csp.param import codec, entry
-    from csp.vmem import wire as vmem_wire
-    from dipp import dtp, message, metadata
-    from dish import program
-
-    def can(data: bytes) -> None:
-        for version in (1, 2):
-            reassembler = cfp.Reassembler(version)
-            for at in range(0, len(data), 12):
-                can_id = int.from_bytes(data[at : at + 4], "big")
-                reassembler.feed(can_id, data[at + 4 : at + 12], 0.0)
-
-    def capture(data: bytes) -> None:
-        from io import BytesIO
-
-        list(pcapng.read_capture(BytesIO(data)))
-
-    def shown(data: bytes) -> None:
-        monitor.Decoder().describe(packet.decode_frame(data + bytes(6)))
-
-    return {
-        "frame1": lambda data: packet.decode_frame(data, 1),
-        "frame2": lambda data: packet.decode_frame(data, 2),
-        "kiss": lambda data: framing.KissDecoder().feed(data),
-        "can": can,
-        "rdp": rdp_wire.decode_segment,
-        "syn": lambda data: rdp_wire.RdpOptions.decode(data).bounded(),
-        "ident": cmp.Ident.decode,
-        "queue1": lambda data: codec.decode_queue(data, 1, has_values=True),
-        "queue2": lambda data: codec.decode_queue(data, 2, has_values=True),
-        "entry": entry.decode_entry,
-        "vmem": vmem_wire.decode_request,
-        "files": files_wire.decode_request,
-        "capture": capture,
-        "monitor": shown,
-        "dtp": dtp.decode_dtp_request,
-        "message": message.decode_message,
-        "metadata": metadata.Metadata.decode,
-        "procedure": lambda data: program.decode(data, 255),
-    }
-
-
-NAMES = (
-    "frame1", "frame2", "kiss", "can", "rdp", "syn", "ident", "queue1", "queue2", "entry", "vmem",
-    "files", "capture", "monitor", "dtp", "message", "metadata", "procedure",
-)  # fmt: skip
+# Of one input; the slowest decoder takes a few milliseconds.
+_INPUT_TIMEOUT_S = 5
+# Of one decoder. On a loaded machine a decoder may end before its number of runs, and says so.
+_DECODER_TIMEOUT_S = 600
+_DONE = re.compile(r"Done (\d+) runs")
+_COVERED = re.compile(r"cov: (\d+)")
 
 
 def check(name: str, data: bytes) -> None:
     """Decode once; only named errors are swallowed."""
-    from csp.errors import CspError
-    from dipp.errors import DippError
-    from dish.errors import DishError
-
-    with suppress(CspError, DippError, DishError):
-        _decoders()[name](data)
+    table = importlib.import_module("tools.fuzz_table")
+    with suppress(*table.NAMED):
+        table.DECODERS[name](data)
 
 
-def _fuzz(name: str, runs: int, seed: int) -> None:
+def _fuzz(name: str, runs: int, seed: int, seconds: int) -> None:
     """Fuzz one decoder until atheris ends this process."""
     atheris = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["csp", "dipp", "dish"]):
-        decoder = _decoders()[name]
-    from csp.errors import CspError
-    from dipp.errors import DippError
-    from dish.errors import DishError
+    with atheris.instrument_imports(include=["csp", "dipp", "dish", "sim.tle", "sim.camera"]):
+        table = importlib.import_module("tools.fuzz_table")
+    decoder, named = table.DECODERS[name], table.NAMED
 
     def once(data: bytes) -> None:
-        with suppress(CspError, DippError, DishError):
+        with suppress(*named):
             decoder(data)
 
-    atheris.Setup([sys.argv[0], f"-runs={runs}", f"-seed={seed}", "-max_len=512"], once)
+    words = [
+        f"-runs={runs}", f"-seed={seed}", "-max_len=512", f"-timeout={_INPUT_TIMEOUT_S}",
+        "-artifact_prefix=/dev/null", f"-max_total_time={seconds}",
+    ]  # fmt: skip
+    atheris.Setup([sys.argv[0], *words], once)
     atheris.Fuzz()
+
+
+def _report(name: str, options: argparse.Namespace) -> bool:
+    """Fuzz one decoder in a process of its own, because atheris ends the one it runs in."""
+    words = [
+        name, "--here", "--runs", str(options.runs), "--seed", str(options.seed),
+        "--seconds", str(options.seconds),
+    ]  # fmt: skip
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "tools.fuzz_decoders", *words],
+        capture_output=True, text=True, check=False, errors="replace",
+    )  # fmt: skip
+    if ended.returncode:
+        print(f"{name}: failed\n{ended.stdout[-1000:]}{ended.stderr[-3000:]}", file=sys.stderr)
+        return False
+    done, covered = _DONE.findall(ended.stderr), _COVERED.findall(ended.stderr)
+    print(
+        f"{name}: {done[-1] if done else '?'} inputs in {time.monotonic() - started:.0f} s,"
+        f" {covered[-1] if covered else '?'} places of the code reached",
+        flush=True,
+    )
+    return True
 
 
 def main() -> int:
@@ -101,9 +80,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.fuzz_decoders", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("decoders", nargs="*", metavar="DECODER", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("decoders", nargs="*", metavar="DECODER", help="default: all")
     parser.add_argument("--runs", type=int, default=200_000, metavar="N", help="per decoder")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--seconds", type=int, default=_DECODER_TIMEOUT_S, metavar="S",
+        help="per decoder, at most (default %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     try:
@@ -112,20 +95,14 @@ def main() -> int:
         print(f"skipped: {error}; `pip install atheris` to have coverage-guided fuzzing")
         return 0
     if options.here:
-        _fuzz(options.decoders[0], options.runs, options.seed)
+        _fuzz(options.decoders[0], options.runs, options.seed, options.seconds)
         return 0
-    for name in options.decoders or NAMES:
-        # Atheris ends the process it runs in: one each.
-        words = [name, "--here", "--runs", str(options.runs), "--seed", str(options.seed)]
-        ended = subprocess.run(
-            [sys.executable, "-m", "tools.fuzz_decoders", *words],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if ended.returncode:
-            print(f"{name}: failed\n{ended.stderr[-3000:]}", file=sys.stderr)
-            return 1
-        print(f"{name}: {options.runs} inputs", flush=True)
-    return 0
+    names = importlib.import_module("tools.fuzz_table").DECODERS
+    unknown = set(options.decoders) - set(names)
+    if unknown:
+        parser.error(f"no such decoder: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    failed = [name for name in options.decoders or names if not _report(name, options)]
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

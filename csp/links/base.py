@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from csp.guard import Guard
 from csp.sched import Scheduler
 
 if TYPE_CHECKING:
@@ -14,7 +15,12 @@ OnFrame = Callable[[bytes], None]
 
 
 class Link(Protocol):
-    """Carries frames. Sending never blocks and may lose frames; `send` may raise OSError."""
+    """Carries frames. Sending never blocks and may lose frames; `send` may raise OSError.
+
+    `guard` is for the node at this end of the link: with one, it authenticates what crosses.
+    """
+
+    guard: Guard | None
 
     @property
     def name(self) -> str:

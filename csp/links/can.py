@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from csp.cfp import CAN_DATA_BYTES, ID_MASK, CanFrame, Reassembler, Segmenter, receive_filters
 from csp.errors import MisuseError
+from csp.guard import Guard
 from csp.links.base import OnFrame
 from csp.sched import Scheduler, Timer
 
@@ -70,6 +71,7 @@ class CanLink:
         name: str = "CAN",
     ) -> None:
         self.name = name
+        self.guard: Guard | None = None
         self.foreign = 0
         self._segmenter = Segmenter(version, address)
         self._reassembler = Reassembler(version)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from csp.errors import MisuseError
 from csp.framing import KissDecoder, encode_kiss
+from csp.guard import Guard
 from csp.links.base import OnFrame
 from csp.sched import Scheduler, Timer
 
@@ -36,6 +37,7 @@ class KissLink:
         self, device: str | Path, *, baud: int = DEFAULT_BAUD, version: int = 2, name: str = "KISS"
     ) -> None:
         self.name = name
+        self.guard: Guard | None = None
         self._version = version
         self._decoder = KissDecoder(version)
         self._loop: Loop | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csp.errors import MisuseError
+from csp.guard import Guard
 from csp.links.base import OnFrame, scheduler_of
 from csp.sched import Scheduler
 
@@ -20,6 +21,7 @@ class MemoryLink:
 
     def __init__(self, bus: MemoryBus, name: str) -> None:
         self.name = name
+        self.guard: Guard | None = None
         self._bus = bus
         self._on_frame: OnFrame | None = None
 

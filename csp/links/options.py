@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csp.errors import MisuseError
+from csp.links.auth import open_guard
 from csp.links.base import Link
 from csp.links.can import CanLink
 from csp.links.kiss import DEFAULT_BAUD, KissLink
@@ -90,10 +91,38 @@ def add_link_options(parser: argparse.ArgumentParser, *, address: int) -> None:
         metavar="FILE",
         help="CURVE key of an encrypted hub: 40 Z85 characters",
     )
+    group.add_argument(
+        "--hmac-key",
+        type=Path,
+        metavar="FILE",
+        help="authenticate packets with the passphrase in FILE; drop those without (default: off)",
+    )
+    group.add_argument(
+        "--replay-window",
+        type=Path,
+        metavar="FILE",
+        help="with --hmac-key: refuse replayed packets too, and keep in FILE what that needs;"
+        " the other end must do the same (not the flown format)",
+    )
 
 
 def open_link(options: argparse.Namespace, *, promiscuous: bool = False) -> Link:
-    """Make the link that the parsed options name. Raises MisuseError if it cannot be."""
+    """Make the link that the parsed options name. Raises MisuseError if it cannot be.
+
+    With `--hmac-key` it has a guard, which the node that the link is attached to obeys.
+    """
+    if options.replay_window is not None and options.hmac_key is None:
+        raise MisuseError("--replay-window needs a key: --hmac-key FILE")
+    link = _open(options, promiscuous=promiscuous)
+    if options.hmac_key is not None:
+        try:
+            link.guard = open_guard(options.hmac_key, options.replay_window, options.csp_version)
+        except OSError as error:
+            raise MisuseError(f"cannot keep stamps: {error}") from error
+    return link
+
+
+def _open(options: argparse.Namespace, *, promiscuous: bool) -> Link:
     try:
         if options.udp:
             host, port, local = options.udp.rsplit(":", 2)

@@ -23,6 +23,7 @@ class ShapedLink:
         self.outgoing = outgoing
         self.incoming = incoming
         self._link = link
+        self.guard = link.guard
         self._scheduler: Scheduler | None = None
         self._on_frame: OnFrame | None = None
 

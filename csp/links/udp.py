@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from csp.errors import MisuseError
+from csp.guard import Guard
 from csp.links.base import OnFrame
 from csp.packet import MAX_PAYLOAD_BYTES
 from csp.sched import Scheduler
@@ -36,6 +37,7 @@ class UdpLink:
         name: str = "UDP",
     ) -> None:
         self.name = name
+        self.guard: Guard | None = None
         self._remote = (remote_host, remote_port)
         self._loop: Loop | None = None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from csp.errors import MisuseError
+from csp.guard import Guard
 from csp.links.base import OnFrame
 from csp.packet import broadcast_address, check_version
 from csp.sched import Promise, Scheduler, Timer
@@ -118,6 +119,7 @@ class ZmqLink:
         name: str = "ZMQ",
     ) -> None:
         self.name = name
+        self.guard: Guard | None = None
         self.ready: Promise[bool] = Promise()
         self._version = check_version(version)
         self._key = None if key_file is None else load_key(key_file)

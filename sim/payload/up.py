@@ -148,7 +148,8 @@ def node_specs(layout: Layout, space: HubAddress, ground: HubAddress) -> list[No
     state = layout.state
     return [
         simulated(
-            "link", "--ground-hub", str(ground), "--stats", str(layout.link_stats_file)
+            "link", "--ground-hub", str(ground), "--stats", str(layout.link_stats_file),
+            "--state", str(state / "link"),
         ),
         simulated("gnss"),
         simulated("eps"),

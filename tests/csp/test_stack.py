@@ -6,6 +6,7 @@ import pytest
 
 from csp.connection import MAX_CONNECTIONS
 from csp.errors import MisuseError, NoResponse
+from csp.guard import Guard
 from csp.hmac import derive_key
 from csp.packet import MAX_PAYLOAD_BYTES, Packet, broadcast_address, decode_frame, encode_frame
 from csp.sched import Scheduler
@@ -277,21 +278,21 @@ def test_interface_names_are_unique():
 
 
 class TestHmac:
-    KEY = derive_key("secret")
+    KEY = Guard(derive_key("secret"))
 
     def test_two_nodes_with_the_key_understand_each_other(self):
         network = Network()
-        asking = network.add(OTHER, hmac_key=self.KEY)
-        FakeNode(network.add(ME, hmac_key=self.KEY), {5: b"answer"})
+        asking = network.add(OTHER, guard=self.KEY)
+        FakeNode(network.add(ME, guard=self.KEY), {5: b"answer"})
         assert network.run(asking.request(ME, 5, b"question")) == b"answer"
 
     @pytest.mark.parametrize(
-        ("mine", "theirs"), [(KEY, None), (None, KEY), (KEY, derive_key("other"))]
+        ("mine", "theirs"), [(KEY, None), (None, KEY), (KEY, Guard(derive_key("other")))]
     )
     def test_others_are_dropped_and_counted(self, mine, theirs):
         network = Network()
-        asking = network.add(OTHER, hmac_key=theirs)
-        stack = network.add(ME, hmac_key=mine)
+        asking = network.add(OTHER, guard=theirs)
+        stack = network.add(ME, guard=mine)
         fake = FakeNode(stack, {5: b"answer"})
         with pytest.raises(NoResponse):
             network.run(asking.request(ME, 5, b"question"))
@@ -300,8 +301,8 @@ class TestHmac:
 
     def test_connections_are_authenticated_too(self):
         network = Network()
-        client = network.add(OTHER, hmac_key=self.KEY)
-        server = network.add(ME, hmac_key=self.KEY)
+        client = network.add(OTHER, guard=self.KEY)
+        server = network.add(ME, guard=self.KEY)
 
         async def serve(connection):
             await connection.send(b"list")

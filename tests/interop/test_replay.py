@@ -163,6 +163,7 @@ class Burst:
     """A link that hands over frames without letting time pass."""
 
     name = "BURST"
+    guard = None
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

@@ -124,3 +124,18 @@ def test_rate_and_epoch_can_be_overridden() -> None:
 def test_ground_addresses() -> None:
     link = _parse("").link
     assert [a for a in range(70) if link.is_ground(a)] == [*range(20, 32), *range(40, 64)]
+
+
+def test_an_authenticated_link_is_off_unless_there_is_a_key() -> None:
+    assert config.load().link.authentication.key_file is None
+    wanted = _parse(
+        "link: {authentication: {key_file: /etc/csp.key, replay_window: false, by: programs}}"
+    ).link.authentication
+    assert (wanted.key_file, wanted.replay_window, wanted.by) == (
+        Path("/etc/csp.key"), False, "programs",
+    )  # fmt: skip
+
+
+def test_nobody_else_can_sign() -> None:
+    with pytest.raises(ConfigError, match=r"authentication\.by"):
+        _parse("link: {authentication: {by: everybody}}")

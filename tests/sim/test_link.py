@@ -7,8 +7,10 @@ import dataclasses
 import pytest
 
 from csp.errors import MisuseError, NoResponse
+from csp.guard import Guard, VolatileStamps
+from csp.hmac import derive_key
 from csp.links.memory import MemoryBus
-from csp.packet import Packet, encode_frame
+from csp.packet import MAX_PAYLOAD_BYTES, Flag, Packet, decode_frame, encode_frame
 from csp.param.client import ParamClient
 from csp.param.remote import RemoteTable
 from csp.sched import Scheduler
@@ -17,7 +19,7 @@ from sim import config
 from sim.bridge import Bridge, source
 from sim.clock import MissionClock
 from sim.figures import DirectionFigures, LinkFigures, PayloadConfig
-from sim.link import LinkNode
+from sim.link import LinkGuards, LinkNode
 
 _CONFIG = config.load()
 _EPOCH = _CONFIG.mission.epoch_unix
@@ -250,3 +252,136 @@ def test_closing_ends_the_link() -> None:
     rig.node.close()
     with pytest.raises(NoResponse):
         rig.ping(timeout_s=1.0)
+
+
+# -- authentication
+
+_KEY = derive_key("a passphrase of the operator")
+
+
+def _guard(*, window: bool = True) -> Guard:
+    return Guard(_KEY, stamps=VolatileStamps() if window else None)
+
+
+class _Air:
+    """An authenticated link with open ends."""
+
+    def __init__(self, guards: LinkGuards) -> None:
+        self.scheduler = Scheduler()
+        self.space: list[bytes] = []
+        self.ground: list[bytes] = []
+        self.bridge = Bridge(
+            self.scheduler, _CONFIG.link, to_ground=self.ground.append, to_space=self.space.append,
+            space_guard=guards.space, station_guard=guards.station,
+        )  # fmt: skip
+
+    def settle(self) -> None:
+        self.scheduler.advance(self.scheduler.now + 10.0)
+
+
+_WITH_CRC = encode_frame(Packet(src=20, dst=162, dport=10, sport=30, data=b"command"))
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_a_station_that_signs_is_not_noticed_by_programs(window: bool) -> None:
+    air = _Air(LinkGuards(space=_guard(window=window), station=_guard(window=window)))
+    up = [_frame(20, 162), _WITH_CRC]
+    down = [_frame(162, 20), encode_frame(Packet(src=4, dst=20, dport=30, sport=10, data=b"x"))]
+    for frame in up:
+        air.bridge.from_ground(frame)
+    for frame in down:
+        air.bridge.from_space(frame)
+    air.settle()
+    assert (air.space, air.ground) == (up, down)
+    # On the air each frame is longer by its authentication.
+    overhead = len(up) * (12 if window else 4)
+    assert air.bridge.up.counters.bytes == sum(map(len, up)) + overhead
+
+
+def test_commands_of_a_transmitter_without_the_key_are_refused_and_counted() -> None:
+    space = _guard()
+    air = _Air(LinkGuards(space=space, station=_guard()))
+    stranger = Guard(derive_key("another passphrase"), stamps=VolatileStamps())
+    packet = decode_frame(_WITH_CRC)
+    for frame in (_WITH_CRC, encode_frame(stranger.seal(packet)), _WITH_CRC[:-1] + b"?", b"\0"):
+        air.bridge.arrive_in_space(frame)
+    assert air.space == []
+    assert (space.counters.unsigned, space.counters.forged) == (1, 1)
+    assert air.bridge.up.counters.damaged == 2
+
+
+def test_fault_78_a_recorded_command_is_not_obeyed_again() -> None:
+    space = _guard()
+    air = _Air(LinkGuards(space=space))
+    programs = _guard()
+    recorded = [
+        encode_frame(programs.seal(decode_frame(_WITH_CRC)._replace(data=b"%d" % number)))
+        for number in range(100)
+    ]
+    for frame in recorded:
+        air.bridge.from_ground(frame)
+        air.settle()
+    assert len(air.space) == 100
+    for frame in recorded:
+        air.bridge.arrive_in_space(frame)
+    assert len(air.space) == 100
+    assert space.counters.replayed == 100
+
+
+def test_programs_that_sign_themselves_reach_the_satellite_and_hear_signed_answers() -> None:
+    air = _Air(LinkGuards(space=_guard()))
+    programs = _guard()
+    command, answer = decode_frame(_WITH_CRC), Packet(src=162, dst=20, dport=30, sport=10)
+    air.bridge.from_ground(encode_frame(programs.seal(command)))
+    air.bridge.from_ground(_WITH_CRC)
+    air.bridge.from_space(encode_frame(answer))
+    air.settle()
+    assert air.space == [_WITH_CRC]
+    assert [programs.open(decode_frame(frame)) for frame in air.ground] == [answer]
+
+
+def test_what_has_no_room_for_a_signature_is_dropped_and_counted() -> None:
+    air = _Air(LinkGuards(space=_guard(), station=_guard()))
+    air.bridge.from_ground(_frame(20, 162, MAX_PAYLOAD_BYTES))
+    air.bridge.from_ground(_frame(20, 162, MAX_PAYLOAD_BYTES - 12))
+    air.settle()
+    assert len(air.space) == 1
+    assert air.bridge.up.counters.unsealed == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damage_on_an_authenticated_link_loses_frames_and_lets_none_through_changed(
+    seed: int,
+) -> None:
+    scheduler, space = Scheduler(), []
+    figures = dataclasses.replace(_CONFIG.link, uplink=_direction(corruption=0.01), seed=seed)
+    bridge = Bridge(
+        scheduler, figures, to_ground=_fail, to_space=space.append,
+        space_guard=_guard(), station_guard=_guard(),
+    )  # fmt: skip
+    sent = [
+        encode_frame(Packet(src=20, dst=162, dport=10, sport=30, data=b"%d" % n, flags=flags))
+        for n in range(200)
+        for flags in (0, Flag.CRC32)
+    ]
+    for frame in sent:
+        bridge.from_ground(frame)
+        scheduler.advance(scheduler.now + 1.0)
+    assert set(space) < set(sent)
+    assert len(space) > 200
+
+
+@pytest.mark.parametrize("by", ["station", "programs"])
+def test_the_node_shows_how_the_link_is_guarded_and_what_it_refused(by: str) -> None:
+    scheduler = Scheduler()
+    ground, space = MemoryBus(scheduler), MemoryBus(scheduler)
+    guards = LinkGuards(space=_guard(), station=_guard() if by == "station" else None)
+    node = LinkNode(
+        scheduler, _CONFIG, MissionClock(epoch_unix=_EPOCH),
+        ground=ground.link("GROUND"), space=space.link("SPACE"), guards=guards,
+    )  # fmt: skip
+    node.model.bridge.arrive_in_space(_WITH_CRC)
+    node.model.update(scheduler.now)
+    table = node.model.table
+    assert (table["authentication"].get(), table["up_unsigned"].get()) == (2, 1)
+    node.close()
