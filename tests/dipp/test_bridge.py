@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import posix_ipc
@@ -22,6 +22,7 @@ from dipp import bridge as bridge_module
 from dipp.bridge import Bridge, Step, translate
 from dipp.cli import main
 from dipp.errors import ContentError, MisuseError
+from dipp.intake import QUEUE_DEPTH
 from dipp.message import BatchMessage, decode_message
 from dipp.rig import unique
 
@@ -92,6 +93,25 @@ class Source:
         content = path.read_bytes()
         path.unlink()
         return message, content
+
+    def announced(self) -> int:
+        """How many messages wait for DIPP."""
+        try:
+            queue = posix_ipc.MessageQueue(self.posix)
+        except posix_ipc.ExistentialError:
+            return 0
+        try:
+            return int(queue.current_messages)
+        finally:
+            queue.close()
+
+    def waiting(self) -> int:
+        """How many messages wait for the bridge."""
+        for line in Path("/proc/sysvipc/msg").read_text().splitlines()[1:]:
+            _, number, _, _, messages, *_ = line.split()
+            if int(number) == self.queue:
+                return int(messages)
+        raise AssertionError("no queue")
 
     def taken(self) -> list[bytes]:
         """Everything DIPP would find, without refused messages."""
@@ -377,24 +397,37 @@ def test_the_command_drains_and_counts(source: Source, tmp_path: Path) -> None:
 
 
 def test_real_kills_at_random_instants(source: Source, tmp_path: Path) -> None:
+    """Each kill meets a bridge at work: more waits behind it than DIPP's queue could take."""
     rng = random.Random(7)
-    contents = [b"batch %d " % number + bytes(200_000) for number in range(60)]
-    waiting, found = list(contents), []
-    deadline = time.monotonic() + DEADLINE_S
-    kills = 0
-    process = start(source, tmp_path / "state")
-    while len(found) < len(contents):
-        assert time.monotonic() < deadline, f"{len(found)} of {len(contents)}"
-        if waiting and rng.random() < 0.3:
-            source.send(waiting.pop(0))
+    sent: list[bytes] = []
+    found: list[bytes] = []
+    for handed_over in rng.sample(range(1, QUEUE_DEPTH), 6):
+        burst = [b"batch %d " % (len(sent) + n) + bytes(200_000) for n in range(QUEUE_DEPTH + 5)]
+        for content in burst:
+            source.send(content)
+        sent += burst
+        process = start(source, tmp_path / "state")
+        wait_until(process, lambda wanted=handed_over: source.announced() >= wanted)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        # One may be in its hands; the rest it had yet to do when it died.
+        assert source.waiting() >= 4
         found += source.taken()
-        if kills < 4 and len(found) > 12 * (kills + 1) and rng.random() < 0.2:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            process = start(source, tmp_path / "state")
-            kills += 1
+    process = start(source, tmp_path / "state")
+
+    def all_taken() -> bool:
+        found.extend(source.taken())
+        return len(found) >= len(sent)
+
+    wait_until(process, all_taken)
     process.terminate()
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, errors
-    assert found == contents
-    assert kills == 4
+    assert found == sent
+
+
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
