@@ -7,7 +7,8 @@ from `received` the data in order. Nothing here reads a clock or draws a random 
 Recovery goes beyond the reference, within its wire format. The receiver acknowledges at once what
 shows a gap or a repetition, and remembers an early reset until the gap before it is closed. The
 sender repeats the oldest segment after two acknowledgements of the same number, repairs further
-gaps one per acknowledgement, and otherwise by timer. The timer follows the measured round trip
+gaps one per acknowledgement, and otherwise by timer: at first what may be lost of a window, then
+only the oldest, but more often. The timer follows the measured round trip
 (RFC 6298) and never exceeds the packet timeout, because csh's 5 s leave one retry before its
 connection timeout; it restarts with each progress, so a window that takes long on a slow link is
 not sent twice. A reset is repeated while the peer is silent. Source: csp.md 6.
@@ -29,6 +30,9 @@ __all__ = ["BULK", "End", "RdpConnection", "RdpOptions", "State"]
 _DUPLICATE_ACKS = 2
 # Segments repeated per timer: the whole window of a real node, a probe of a bigger one.
 _TIMER_BURST = 4
+# Acknowledgements may always come sooner than the client proposes. csh's 2 s would stretch the
+# round trip so far that only a few repetitions fit into its 10 s: at 30 % loss too few.
+_MAX_ACK_DELAY_S = 0.25
 # Repetition of SYN, SYN/ACK and RST, if the packet timeout is longer.
 _CONTROL_REPEAT_S = 1.0
 
@@ -62,7 +66,7 @@ class RdpConnection:
         self._packet_timeout_s = options.packet_timeout_ms / 1000
         self._control_timeout_s = min(self._packet_timeout_s, _CONTROL_REPEAT_S)
         self._conn_timeout_s = options.conn_timeout_ms / 1000
-        self._ack_timeout_s = options.ack_timeout_ms / 1000
+        self._ack_timeout_s = min(options.ack_timeout_ms / 1000, _MAX_ACK_DELAY_S)
         # With a window smaller than the delay count the peer would stall until the ack timeout.
         self._ack_above = min(options.ack_delay_count, self._window - 1)
         self._iss = iss
@@ -77,8 +81,9 @@ class RdpConnection:
         self._same_acks = 0
         self._recover_until: int | None = None
         self._recover_at = now
+        self._is_stalled = False
         self._repeat = RepeatTimer(self._packet_timeout_s, self._conn_timeout_s)
-        self._handshake_repeated = False
+        self._started_at = now
 
     @classmethod
     def connect(
@@ -153,9 +158,14 @@ class RdpConnection:
             self._send_reset(now)
 
     def abort(self, end: End, now: float) -> None:
-        """Give the connection up at once, telling the peer if it listens."""
+        """Give the connection up at once, telling the peer if it listens.
+
+        The reset is a bare one, as libcsp answers for a connection it does not know: one with an
+        acknowledgement would say that all data was sent, and the peer would take a part for the
+        whole.
+        """
         if self.state is not State.CLOSED:
-            self._send_reset(now)
+            self._send_control(RST, self._snd_nxt, now)
             self._finish(end)
 
     def _send_syn(self, now: float) -> None:
@@ -235,8 +245,8 @@ class RdpConnection:
 
     def _open(self, now: float) -> None:
         self.state = State.OPEN
-        if not self._handshake_repeated:
-            self._repeat.measured(now - self._control_at)
+        # From the first try on: at worst too long, and corrected by the first packets.
+        self._repeat.measured(now - self._started_at)
         self.last_heard = self._progress_at = now
 
     def _receive_open(self, segment: Segment, now: float) -> None:
@@ -259,8 +269,11 @@ class RdpConnection:
         ahead = self._incoming.ahead(segment.seq)
         if not ahead:
             return
-        if segment.flags & ACK:
-            self._take_ack(segment, now)
+        if not segment.flags & ACK:
+            # The peer has no such connection (any more): what is missing will never come.
+            self._finish(End.ABORTED)
+            return
+        self._take_ack(segment, now)
         self._peer_reset_seq = segment.seq
         self._end_if_complete(now)
 
@@ -282,6 +295,7 @@ class RdpConnection:
             if not packet.repeated:
                 self._repeat.measured(now - packet.sent_at)
             self._progress_at = now
+            self._is_stalled = False
             self._same_acks = 0
             self._repair_next_gap(segment.ack, now)
         elif behind == outstanding and outstanding and not segment.data:
@@ -355,6 +369,8 @@ class RdpConnection:
         return when
 
     def _repeat_at(self) -> float:
+        if self._is_stalled:
+            return self._in_flight[0].sent_at + self._repeat.again_s
         return max(self._in_flight[0].sent_at, self._progress_at) + self._repeat.after_s
 
     def on_timer(self, now: float) -> None:
@@ -365,7 +381,8 @@ class RdpConnection:
             self._time_out(now)
             return
         if self._in_flight and now >= self._repeat_at():
-            self._recover(_TIMER_BURST, now)
+            self._recover(1 if self._is_stalled else _TIMER_BURST, now)
+            self._is_stalled = True
         if self.state is State.OPEN:
             if (
                 self._rcv_acked != self._incoming.newest
@@ -377,12 +394,12 @@ class RdpConnection:
 
     def _time_out(self, now: float) -> None:
         if self.state is State.OPEN:
-            self._send_reset(now)
+            self.abort(End.TIMEOUT, now)
+            return
         closing = self.state is State.CLOSE_WAIT and not self._in_flight
         self._finish(End.LOCAL if closing else End.TIMEOUT)
 
     def _repeat_control(self, now: float) -> None:
-        self._handshake_repeated = True
         if self.state is State.SYN_SENT:
             self._send_syn(now)
         elif self.state is State.SYN_RCVD:

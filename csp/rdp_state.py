@@ -21,5 +21,6 @@ class End(Enum):
     LOCAL = "closed here"
     PEER = "closed by the peer"
     REFUSED = "refused by the peer"
+    ABORTED = "given up by the peer"
     TIMEOUT = "peer silent"
     RECLAIMED = "dropped in favour of a newer one"

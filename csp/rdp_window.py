@@ -10,6 +10,9 @@ _MIN_RECEIVE_QUEUE = 64
 # the handshake says little about the time a full window spends on a slow link.
 _MIN_REPEAT_S = 1.0
 _MIN_TRIES = 5
+# Once a repetition went unanswered too, one packet is sent this often: at 30 % loss each way half
+# of all tries fail, and a connection of ten seconds needs more of them than ten.
+_STALLED_REPEAT_S = 0.5
 
 
 class Reassembly:
@@ -75,14 +78,16 @@ class Reassembly:
 class RepeatTimer:
     """Tells after which silence to repeat, from measured round trips (RFC 6298).
 
-    Never later than the packet timeout. `after_s` is the answer.
+    Never later than the packet timeout. `after_s` is the answer; `again_s` that for a repetition
+    which was not answered either.
     """
 
     def __init__(self, packet_timeout_s: float, conn_timeout_s: float) -> None:
-        self.after_s = packet_timeout_s
+        self.after_s = self.again_s = packet_timeout_s
         self._packet_timeout_s = packet_timeout_s
         self._try_time_s = conn_timeout_s / _MIN_TRIES
         self._mean_s: float | None = None
+        self._least_s = conn_timeout_s
         self._deviation_s = 0.0
 
     def measured(self, round_trip_s: float) -> None:
@@ -96,7 +101,9 @@ class RepeatTimer:
             mean = self._mean_s + error / 8
         self._mean_s = mean
         wanted = max(mean + 4 * self._deviation_s, _MIN_REPEAT_S)
-        # Acknowledgements that the peer delays stretch the measure; some tries must fit into the
-        # connection timeout nevertheless.
-        longest = max(self._try_time_s, 1.5 * mean)
+        # Acknowledgements that were delayed or lost stretch the measure; some tries must fit into
+        # the connection timeout nevertheless. The least is what the way itself takes.
+        self._least_s = min(self._least_s, round_trip_s)
+        longest = max(self._try_time_s, 1.5 * self._least_s)
         self.after_s = min(wanted, longest, self._packet_timeout_s)
+        self.again_s = min(self.after_s, max(self._least_s / 2, _STALLED_REPEAT_S))

@@ -94,8 +94,6 @@ CSH = RdpOptions(window=3, packet_timeout_ms=5000, ack_timeout_ms=2000)
 @pytest.mark.parametrize("options", [None, BULK, CSH], ids=["default", "bulk", "csh"])
 @pytest.mark.parametrize("link", LINKS)
 def test_data_arrives_complete_and_in_order(link, options):
-    if options is CSH and link == "loss 30 %":
-        pytest.skip("csh's 2 s acknowledgement delay leaves too few tries in its 10 s limit")
     content = random_bytes(30_000)
     pair = Pair(LINKS[link], content=content)
 
@@ -122,6 +120,22 @@ def test_a_megabyte_survives_loss_both_ways(loss):
     assert pair.network.run(both(), 36_000) == content
     assert pair.uploads == [content]
     pair.assert_nothing_left()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_the_peer_gave_up_is_never_taken_for_the_whole(seed):
+    """At 70 % loss connections die. Whoever reads then hears of it, or has everything."""
+    content = random_bytes(6_000)
+    pair = Pair(Faults(delay_s=0.02, loss=0.7), content=content, seed=seed)
+
+    async def download():
+        try:
+            return await pair.download(CSH)
+        except (NoResponse, Refused) as error:
+            return str(error).encode()
+
+    outcomes = [pair.network.run(download(), 36_000) for _ in range(4)]
+    assert all(each == content or b"connection to node 9" in each for each in outcomes)
 
 
 def test_sequence_numbers_wrap():

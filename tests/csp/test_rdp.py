@@ -133,13 +133,13 @@ def test_server_closes_with_reset_and_finishes_on_the_clients_reset():
 def test_client_acknowledges_after_every_third_packet_with_csh_options():
     client, server = opened(CSH)
     for number in range(3):
-        server.send(b"x", 1.0)
+        server.send(b"x", 0.1)
         [segment] = sent(server)
-        client.receive(segment, 1.0)
+        client.receive(segment, 0.1)
         answers = sent(client)
         assert [answer.ack for answer in answers] == ([503] if number == 2 else [])
     assert not server.writable
-    server.receive(answers[0], 1.0)
+    server.receive(answers[0], 0.1)
     assert server.writable
 
 
@@ -158,6 +158,13 @@ def test_delayed_ack_comes_with_the_ack_timeout():
     assert client.deadline() == pytest.approx(0.25)
     client.on_timer(0.25)
     assert [answer.ack for answer in sent(client)] == [501]
+
+
+def test_acknowledgements_do_not_wait_as_long_as_csh_proposes():
+    client, server = opened(CSH)
+    server.send(b"x", 0.1)
+    client.receive(sent(server)[0], 0.1)
+    assert client.deadline() == pytest.approx(0.25)
 
 
 def test_window_of_one_is_acknowledged_at_once():
@@ -208,6 +215,36 @@ def test_early_reset_closes_once_the_gap_is_filled():
     client.receive(data, 1.0)
     assert client.end is End.PEER
     assert list(client.received) == [b"last"]
+
+
+@pytest.mark.parametrize("gap", [False, True])
+def test_a_bare_reset_ends_the_connection_without_calling_it_complete(gap):
+    client, server = opened()
+    server.send(b"first", 1.0)
+    first = sent(server)
+    server.send(b"second", 1.0)
+    second = sent(server)
+    server.abort(End.RECLAIMED, 1.0)
+    [reset] = sent(server)
+    assert (reset.flags, reset.seq) == (RST, 503)
+    for segment in (*first, *(() if gap else second), reset):
+        client.receive(segment, 1.0)
+    assert client.end is End.ABORTED
+    assert list(client.received) == [b"first", b"second"][: 1 if gap else 2]
+
+
+def test_a_repetition_that_was_not_answered_is_followed_by_more_of_one_packet():
+    client, server = opened()
+    for text in (b"1", b"2", b"3"):
+        server.send(text, 1.0)
+    sent(server)
+    again = []
+    for _ in range(6):
+        now = server.deadline()
+        server.on_timer(now)
+        again.append((round(now, 1), len(sent(server))))
+    assert again == [(2.0, 3), (2.5, 1), (3.0, 1), (3.5, 1), (4.0, 1), (4.5, 1)]
+    assert client.state is State.OPEN
 
 
 def test_reset_with_a_foreign_number_is_ignored():
@@ -379,7 +416,11 @@ def test_repeat_timer_follows_the_round_trip_within_its_bounds():
     assert 1.2 <= timer.after_s <= 2.0
     for _ in range(50):
         timer.measured(30.0)
-    assert timer.after_s == 5.0
+    # Some tries fit into the connection timeout, although acknowledgements came that late.
+    assert (timer.after_s, timer.again_s) == (2.0, 0.5)
+    distant = RepeatTimer(5.0, 10.0)
+    distant.measured(4.0)
+    assert (distant.after_s, distant.again_s) == (5.0, 2.0)
 
 
 def test_a_reset_answers_everything_but_a_reset():

@@ -182,11 +182,13 @@ def test_a_dead_link_ends_a_download_after_the_rounds() -> None:
 def test_an_element_that_changes_its_size_is_noticed() -> None:
     world = World(Faults(loss=0.3, delay_s=0.01))
 
-    async def overwrite() -> None:
-        await world.network.scheduler.sleep(0.3)
-        world.ring.append([bytes(90_000), bytes(90_000)])
+    def overwrite(way: str, packet: Packet, frame: bytes) -> None:
+        # As soon as the first piece is there, so that the repairs meet another element.
+        if packet.dport == DTP_DATA_PORT:
+            world.ground.taps.remove(overwrite)
+            world.ring.append([bytes(90_000), bytes(90_000)])
 
-    world.network.scheduler.spawn_background(overwrite(), "overwrite")
+    world.ground.taps.append(overwrite)
     with pytest.raises(PeerError):
         world.network.run(DtpClient(world.ground).download(NODE, 1, throughput=20))
 
