@@ -149,7 +149,7 @@ class MemoryAccess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSet:
-    """A route to be set. `netmask` is None in version 1."""
+    """A route to be set. `netmask` is None in version 1; `via` 255 or 65535 is "no next hop"."""
 
     destination: int
     via: int
@@ -162,6 +162,11 @@ class RouteSet:
         if self.netmask is None:
             return _ROUTE_V1.pack(self.destination, self.via, name)
         return _ROUTE_V2.pack(self.destination, self.via, self.netmask, name)
+
+    @property
+    def has_next_hop(self) -> bool:
+        """Whether packets shall go to another node first."""
+        return self.via != (0xFF if self.netmask is None else 0xFFFF)
 
     @classmethod
     def decode(cls, code: Code, body: bytes) -> RouteSet:

@@ -77,6 +77,8 @@ class Services:
             Code.POKE: self._poke,
             Code.PEEK_V2: self._peek,
             Code.POKE_V2: self._poke,
+            Code.ROUTE_SET_V1: self._route_set,
+            Code.ROUTE_SET_V2: self._route_set,
         }
 
     @property
@@ -152,6 +154,14 @@ class Services:
         area.write(access.address - area.address, access.data)
         area.flush()
         return access.encode(code)
+
+    def _route_set(self, code: Code, body: bytes) -> bytes | None:
+        wanted = cmp.RouteSet.decode(code, body)
+        # No interface of ours can address a packet to another node than its destination.
+        if wanted.has_next_hop and wanted.via != wanted.destination:
+            return None
+        self._stack.routes.set(wanted.destination, wanted.netmask, wanted.interface)
+        return wanted.encode()
 
     def _ps(self, packet: Packet) -> bytes | None:
         # As the POSIX reference: an empty packet, because it has no task list.

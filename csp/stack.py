@@ -32,6 +32,7 @@ from csp.packet import (
     encode_frame,
 )
 from csp.rdp import RdpOptions
+from csp.routes import RouteTable
 from csp.sched import Scheduler
 
 Answer = Iterable[bytes] | bytes | None
@@ -89,7 +90,8 @@ class Stack:
         self.faults: deque[tuple[str, BaseException]] = deque(maxlen=16)
         self._dedup = dedup
         self._seen: dict[bytes, float] = {}
-        self._default: Interface | None = None
+        # Answers leave over the interface of their request, whatever is set here.
+        self.routes = RouteTable(self.interfaces, version)
         self._default_claimed = False
         self._bindings: dict[int, _Binding] = {}
         self._clients: dict[int, Client] = {}
@@ -102,7 +104,8 @@ class Stack:
     @property
     def address(self) -> int:
         """The address of the default interface; 0 while there is none."""
-        return self._default.address if self._default is not None else 0
+        default = self.routes.default
+        return default.address if default is not None else 0
 
     def add_interface(
         self,
@@ -123,20 +126,14 @@ class Stack:
         interface = Interface(name, address, send, netmask, self.version, guard)
         self.interfaces.append(interface)
         self.addresses.add(address)
-        if self._default is None or (default and not self._default_claimed):
-            self._default = interface
+        if self.routes.default is None or (default and not self._default_claimed):
+            self.routes.default = interface
         self._default_claimed = self._default_claimed or default
         return interface
 
     def is_own(self, node: int) -> bool:
         """Tell whether a packet to this node would stay here."""
         return node == 0 or node in self.addresses
-
-    def _route(self, node: int) -> Interface | None:
-        for interface in self.interfaces:
-            if interface.reaches(node):
-                return interface
-        return self._default
 
     # -- receiving
 
@@ -256,7 +253,7 @@ class Stack:
 
     def reply(self, request: Packet, data: bytes) -> None:
         """Answer a request later than its handler returned."""
-        interface = self._loopback if self.is_own(request.src) else self._route(request.src)
+        interface = self._loopback if self.is_own(request.src) else self.routes.find(request.src)
         if interface is None:
             self.counters.no_route += 1
             return
@@ -294,7 +291,7 @@ class Stack:
 
     def interface_to(self, node: int) -> Interface | None:
         """Return the interface towards a node (the loopback for own addresses), None if none."""
-        return self._loopback if self.is_own(node) else self._route(node)
+        return self._loopback if self.is_own(node) else self.routes.find(node)
 
     def source_on(self, interface: Interface) -> int:
         """Return the source address for packets that leave over an interface."""
