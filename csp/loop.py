@@ -21,6 +21,10 @@ T = TypeVar("T")
 # Longest sleep when no timer is armed; a lost edge of some descriptor then heals by itself.
 _MAX_SLEEP_S = 1.0
 
+# Exit status of a daemon that was told to reboot: EX_TEMPFAIL, "try again". `payload up` does, and
+# systemd with RestartForceExitStatus=75.
+REBOOT_STATUS = 75
+
 
 class Loop:
     """Wait for descriptors and deadlines, run what is due.
@@ -39,6 +43,8 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._hooks: list[Callable[[], None]] = []
         self._stopped = False
+        # What a daemon ends with: 0, or `REBOOT_STATUS` for its launcher to start it again.
+        self.exit_status = 0
         self._signal_fds: tuple[int, int] | None = None
         self._previous: dict[int, object] = {}
         self.scheduler.now = max(self.scheduler.now, clock())
@@ -88,6 +94,11 @@ class Loop:
     def stop(self) -> None:
         """Make `run` return after the current round."""
         self._stopped = True
+
+    def reboot(self, restart: bool) -> None:
+        """Stop as a CSP reboot request wants; `restart` False is a shutdown."""
+        self.exit_status = REBOOT_STATUS if restart else 0
+        self.stop()
 
     def run_until(self, promise: Promise[T], timeout_s: float | None = None) -> T:
         """Run until the promise is done and return its result.

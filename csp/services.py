@@ -151,8 +151,12 @@ class Services:
         area = self._area(access)
         if area is None:
             return None
-        area.write(access.address - area.address, access.data)
+        offset = access.address - area.address
+        area.write(offset, access.data)
         area.flush()
+        # What the area did not keep, because it would be no valid content, is not acknowledged.
+        if bytes(area.read(offset, access.length)) != access.data:
+            return None
         return access.encode(code)
 
     def _route_set(self, code: Code, body: bytes) -> bytes | None:

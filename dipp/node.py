@@ -138,7 +138,7 @@ class DippNode:
             table=self.table,
             version=self.config.version,
             areas=(storage, RingArea(self.ring)),
-            reboot=lambda restart: self.loop.stop(),
+            reboot=self.loop.reboot,
             seed=self.config.seed,
         )
         RingService(self.ring, self.loop.scheduler, self._on_ring_upload).register(self.csp.vmem)

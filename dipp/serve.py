@@ -163,7 +163,10 @@ def make_config(options: argparse.Namespace) -> NodeConfig:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until told to stop. Raises DippError, CspError, OSError if it cannot start."""
+    """Serve until told to stop, return the exit status.
+
+    Raises DippError, CspError, OSError if it cannot start.
+    """
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     config = make_config(options)
     link = _link(options)
@@ -183,7 +186,7 @@ def run(options: argparse.Namespace) -> int:
     finally:
         _end(loop, node)
         loop.close()
-    return 0
+    return loop.exit_status
 
 
 def _end(loop: Loop, node: DippNode) -> None:

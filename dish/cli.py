@@ -144,7 +144,7 @@ def _serve(options: argparse.Namespace) -> int:
         config = replace(config, power=model)
     loop = Loop()
     loop.install_signals()
-    node = DishNode(loop, config, prepared, reboot=lambda restart: loop.stop())
+    node = DishNode(loop, config, prepared, reboot=loop.reboot)
     try:
         link = open_link(options)
         node.attach(link)
@@ -157,7 +157,7 @@ def _serve(options: argparse.Namespace) -> int:
     finally:
         node.close()
         loop.close()
-    return 0
+    return loop.exit_status
 
 
 def _announce(config: DishConfig) -> None:

@@ -51,7 +51,7 @@ _STATES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one node until it is told to stop. Returns 0, or 1 with a reason on stderr."""
+    """Run one node until it is told to stop. Returns the exit status, 1 with a reason on stderr."""
     options = _parser().parse_args(argv)
     name: str = options.node
     logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
@@ -65,11 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"--address {options.address}, but the configuration has {name} at"
                 f" {settings.nodes.number(name)}: the other nodes would not find it"
             )
-        _run(options, settings)
+        return _run(options, settings)
     except (SimError, CspError, DippError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,7 +124,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(options: argparse.Namespace, settings: PayloadConfig) -> None:
+def _run(options: argparse.Namespace, settings: PayloadConfig) -> int:
     start = time.monotonic() if options.start_monotonic is None else options.start_monotonic
     clock = settings.clock(start)
     with ExitStack() as stack:
@@ -138,6 +137,7 @@ def _run(options: argparse.Namespace, settings: PayloadConfig) -> None:
         stack.callback(node.close)
         node.node.attach(open_link(options), netmask=options.netmask, default=True)
         loop.run()
+        return loop.exit_status
 
 
 def _box(options: argparse.Namespace, stack: ExitStack) -> ProcessBox | None:

@@ -41,6 +41,11 @@ class MissionWall:
         """Leave the clock alone: all nodes share one mission time."""
 
 
+def reboot_of(loop: Loop | Scheduler) -> Callable[[bool], None]:
+    """Return what a reboot request does: end the process. In virtual time there is none."""
+    return loop.reboot if isinstance(loop, Loop) else lambda restart: None
+
+
 class SimNode:
     """A `CspNode` with mission time, whose `update(now)` runs every `period_s` real seconds.
 
@@ -71,6 +76,7 @@ class SimNode:
             table=table,
             wall=MissionWall(clock, self.scheduler),
             areas=areas,
+            reboot=reboot_of(loop),
             seed=seed,
             version=version,
         )

@@ -44,11 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = settings.with_mission(rate=options.rate, epoch_unix=options.epoch)
         if options.address == NodeNumbers().camera:
             options.address = settings.nodes.camera
-        _run(options, settings)
+        return _run(options, settings)
     except (SimError, CspError, OSError) as error:
         print(f"camera: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, settings: PayloadConfig) -> None:
+def _run(options: argparse.Namespace, settings: PayloadConfig) -> int:
     figures = read_figures(settings.camera)
     if options.queue:
         figures = replace(figures, queue=options.queue)
@@ -107,6 +106,7 @@ def _run(options: argparse.Namespace, settings: PayloadConfig) -> None:
     finally:
         camera.close()
         loop.close()
+    return loop.exit_status
 
 
 def pointing_from(orbit: Orbit) -> Callable[[float], Pointing]:

@@ -45,7 +45,7 @@ from sim.camera.sensor import Words
 from sim.camera.view import Pointing
 from sim.clock import MissionClock
 from sim.errors import SimError
-from sim.simnode import MODEL, REVISION, MissionWall, scheduler_of
+from sim.simnode import MODEL, REVISION, MissionWall, reboot_of, scheduler_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class CameraNode:
             table=self.table,
             wall=self._wall,
             areas=[area or RamArea(AREA, AREA_SIZE)],
+            reboot=reboot_of(loop),
             version=version,
             seed=seed,
         )

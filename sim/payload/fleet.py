@@ -2,7 +2,8 @@
 
 Theory of operation: the launcher forks one *fleet* process before it opens any socket. The fleet
 is single-threaded and has the heavy libraries imported, so each node is a cheap fork that shares
-those pages, and a node that died can be started again at any time. Launcher and fleet talk in
+those pages, and a node that died can be started again at any time. One that ends because it was
+told to reboot is started again by the fleet. Launcher and fleet talk in
 small JSON messages over a SOCK_SEQPACKET pair; when the launcher's end closes (it was killed), the
 fleet ends every node and then itself. Source: design.md 2 and 7, style-anchors.md 2.3.
 """
@@ -23,6 +24,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from csp.loop import REBOOT_STATUS
 
 _PR_SET_PDEATHSIG = 1
 _STOP_GRACE_S = 5.0
@@ -119,6 +122,10 @@ class Fleet:
 
     def _note_exit(self, message: Mapping[str, Any]) -> None:
         node = self.nodes.get(message["name"])
+        if message["event"] == "started" and node is not None:
+            # It rebooted.
+            node.pid, node.exit_status = message["pid"], None
+            return
         if message["event"] == "exited" and node is not None and node.pid == message["pid"]:
             node.exit_status = message["status"]
             self._ended.append(node)
@@ -149,7 +156,7 @@ class _FleetProcess:
         self._sock = sock
         self._preload = preload
         self._log_dir = log_dir
-        self._names: dict[int, str] = {}
+        self._running: dict[int, NodeSpec] = {}
 
     def run(self) -> int:
         # Its own session: Ctrl-C in the terminal reaches the launcher only, which then ends us in
@@ -183,16 +190,18 @@ class _FleetProcess:
         data = self._sock.recv(_MAX_MESSAGE_BYTES)
         if not data:
             return False
-        spec = NodeSpec(**json.loads(data)["spec"])
+        self._start(NodeSpec(**json.loads(data)["spec"]))
+        return True
+
+    def _start(self, spec: NodeSpec) -> None:
         pid = os.fork()
         if pid == 0:
             self._sock.close()
             _child_exit(lambda: _run_node(spec, self._log_dir))
         # Also set here, so that a signal to the group works from the moment we answer.
         os.setpgid(pid, pid)
-        self._names[pid] = spec.name
+        self._running[pid] = spec
         self._tell({"event": "started", "name": spec.name, "pid": pid})
-        return True
 
     def _tell(self, message: dict[str, Any]) -> None:
         try:
@@ -200,29 +209,33 @@ class _FleetProcess:
         except OSError:
             return  # the launcher is gone: the next recv ends the loop
 
-    def _reap(self) -> None:
-        while self._names:
+    def _reap(self, *, reboot: bool = True) -> None:
+        while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            name = self._names.pop(pid, None)
-            if name is not None:
-                code = os.waitstatus_to_exitcode(status)
-                self._tell({"event": "exited", "name": name, "pid": pid, "status": code})
+            spec = self._running.pop(pid, None)
+            if spec is None:
+                continue
+            code = os.waitstatus_to_exitcode(status)
+            if reboot and code == REBOOT_STATUS:
+                self._start(spec)
+            else:
+                self._tell({"event": "exited", "name": spec.name, "pid": pid, "status": code})
 
     def _stop_all(self) -> None:
         deadline = time.monotonic() + _STOP_GRACE_S
-        for pid in self._names:
+        for pid in self._running:
             _signal_group(pid, signal.SIGCONT)
             _signal_group(pid, signal.SIGTERM)
-        while self._names and time.monotonic() < deadline:
+        while self._running and time.monotonic() < deadline:
             signal.sigtimedwait({signal.SIGCHLD}, 0.05)
-            self._reap()
-        for pid in self._names:
+            self._reap(reboot=False)
+        for pid in self._running:
             _signal_group(pid, signal.SIGKILL)
-        while self._names:
+        while self._running:
             signal.sigtimedwait({signal.SIGCHLD}, 0.05)
-            self._reap()
+            self._reap(reboot=False)
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

@@ -208,8 +208,11 @@ def _await_nodes(payload: Payload) -> None:
                 raise FleetError(f"no answer from {names}; see {payload.fleet.log_dir}")
 
 
-def _complain_if_dead(fleet: Fleet) -> None:
+def _complain_if_dead(fleet: Fleet, *, may_be_off: bool = False) -> None:
     for node in fleet.poll():
+        if may_be_off and node.exit_status == 0:
+            print(f"node {node.spec.name} was shut down", flush=True)
+            continue
         log = fleet.log_dir / f"{node.spec.name}.log"
         tail = log.read_text(errors="replace").strip().splitlines()[-6:] if log.exists() else []
         words = "\n  ".join(tail) or "no output"
@@ -234,9 +237,15 @@ def session_on(
 
 
 def wait_for_end(payload: Payload) -> int:
-    """Block until Ctrl-C, SIGTERM or the end of a node. Returns the exit status."""
-    stop = {signal.SIGINT, signal.SIGTERM}
+    """Block until Ctrl-C, SIGTERM or the death of a node. Returns the exit status.
+
+    A node that an operator shut down stays off; one that rebooted sleeps with the A53 again.
+    """
+    stop, fleet = {signal.SIGINT, signal.SIGTERM}, payload.fleet
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     while signal.sigtimedwait(stop, 0.5) is None:
-        _complain_if_dead(payload.fleet)
+        pids = [node.pid for node in fleet.nodes.values()]
+        _complain_if_dead(fleet, may_be_off=True)
+        if pids != [node.pid for node in fleet.nodes.values()]:
+            _write_box(payload.layout, fleet)
     return 0
