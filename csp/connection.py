@@ -34,6 +34,7 @@ _MAX_SERVING = 2 * MAX_CONNECTIONS
 _IDLE_S = 1.0
 _CONTROL_PRIO = 1
 _RDP_CRC = int(Flag.RDP | Flag.CRC32)
+_FRAGMENT = int(Flag.FRAGMENT)
 
 _Key = tuple[int, int, int]
 
@@ -49,6 +50,8 @@ class Connection:
         self._scheduler = table.stack.scheduler
         self.machine = machine
         self.interface = interface
+        # Data packets carry the SFP flag; see csp/transfer.py.
+        self.sends_fragments = False
         self._template = template
         self._timer: Timer | None = None
         self._changed: Promise[None] = Promise()
@@ -145,6 +148,7 @@ class Connection:
         """Send what the machine wants sent, wake the waiting tasks, arm the timer."""
         machine, template = self.machine, self._template
         if machine.outgoing:
+            fragment = _FRAGMENT if self.sends_fragments else 0
             outgoing, machine.outgoing = machine.outgoing, []
             for payload, is_data in outgoing:
                 packet = Packet(
@@ -153,7 +157,7 @@ class Connection:
                     src=template.src,
                     dport=template.dport,
                     sport=template.sport,
-                    flags=template.flags,
+                    flags=template.flags | fragment if is_data else template.flags,
                     data=payload,
                 )
                 self._stack.transmit(self.interface, packet)
