@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from csp.ftp import FTP_PORT, FtpFiles, FtpServer
 from csp.loop import Loop
 from csp.param.spec import ParamSpec
 from csp.param.table import Parameter, ParamTable
@@ -149,7 +150,7 @@ class A53:
 
 
 class A53Node(SimNode):
-    """The A53's power management as a node of the network."""
+    """The A53's power management as a node of the network; and its disk, for csh's `ftp`."""
 
     def __init__(
         self,
@@ -158,6 +159,7 @@ class A53Node(SimNode):
         clock: MissionClock,
         *,
         box: Box | None = None,
+        files: FtpFiles | None = None,
         seed: int | None = None,
         version: int = 2,
     ) -> None:
@@ -173,6 +175,10 @@ class A53Node(SimNode):
             seed=seed,
             version=version,
         )
+        if files is not None:
+            # The server runs on the A53: nobody answers while it sleeps.
+            server = FtpServer(files, lambda: self.model.machine.is_running)
+            self.node.stack.listen(FTP_PORT, server.serve)
 
     def close(self) -> None:
         """Stop, and leave no process of the box stopped."""

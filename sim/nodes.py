@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from csp.errors import CspError
+from csp.files.folder import FtpFolder
 from csp.guard import Guard
 from csp.links.auth import open_guard
 from csp.links.options import HubAddress, add_link_options, open_link
@@ -47,6 +48,7 @@ _SUMMARIES = {
 _STATES = {
     "radio": "where the observation store lies",
     "link": "where an authenticated link keeps its stamps",
+    "a53": "whose folder `files` csh's ftp commands read and write",
 }
 
 
@@ -158,7 +160,14 @@ def _make(
     makers: dict[str, Callable[[], SimNode]] = {
         "gnss": lambda: GnssNode(loop, settings, clock, version=version),
         "eps": lambda: EpsNode(loop, settings, clock, version=version),
-        "a53": lambda: A53Node(loop, settings, clock, box=box, version=version),
+        "a53": lambda: A53Node(
+            loop,
+            settings,
+            clock,
+            box=box,
+            version=version,
+            files=FtpFolder((options.state or _default_state("a53")) / "files"),
+        ),
         "radio": lambda: RadioNode(loop, settings, clock, directory=store, version=version),
         "link": lambda: _make_link(options, settings, clock, loop),
     }

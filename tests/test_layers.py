@@ -27,6 +27,7 @@ DRIVERS = (
     "csp/cli.py",
     "csp/files/archive.py",
     "csp/files/disk.py",
+    "csp/files/folder.py",
     "csp/files/testing.py",
     "csp/hub.py",
     "csp/keyfiles.py",

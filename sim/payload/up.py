@@ -153,7 +153,7 @@ def node_specs(layout: Layout, space: HubAddress, ground: HubAddress) -> list[No
         ),
         simulated("gnss"),
         simulated("eps"),
-        simulated("a53", "--box-pids", str(layout.pids_file)),
+        simulated("a53", "--box-pids", str(layout.pids_file), "--state", str(state / "a53")),
         simulated("radio", "--state", str(state / "radio")),
         NodeSpec(
             name="dish",
