@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from csp.errors import DecodeError
+from csp.errors import DecodeError, MisuseError
+from csp.guard import Guard, VolatileStamps
+from csp.links.auth import load_key
 from csp.links.options import add_link_options, open_link
+from csp.links.zmq import ZmqLink
 from csp.loop import Loop
-from csp.monitor import Decoder, service_port
+from csp.monitor import Decoder, service_port, without_authentication
 from csp.names import ParamNames
 from csp.packet import decode_frame
 from csp.pcapng import LINK_TYPE, CaptureWriter, read_capture
+from csp.sched import Promise
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -46,13 +52,29 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Monitor until told to stop. Raises CspError, OSError."""
+    if options.write is not None and options.read is not None and _is_same(options):
+        raise MisuseError(f"--write would empty {options.read}, which --read is to show")
+    try:
+        return _run(options)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as `head` does. Nothing may be flushed to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _is_same(options: argparse.Namespace) -> bool:
+    write, read = Path(options.write), Path(options.read)
+    return write.exists() and read.exists() and write.samefile(read)
+
+
+def _run(options: argparse.Namespace) -> int:
     names = ParamNames()
     if options.lists is not None and options.lists.exists():
         names.load_json(options.lists.read_text("utf-8"))
     known = len(names)
     try:
         with ExitStack() as stack:
-            monitor = Monitor(options, Decoder(names))
+            monitor = Monitor(options, Decoder(names), _guards(options))
             if options.write is not None:
                 monitor.output = stack.enter_context(options.write.open("wb", buffering=0))
             if options.read is not None:
@@ -79,7 +101,12 @@ def _read(options: argparse.Namespace, monitor: Monitor) -> None:
 def _listen(options: argparse.Namespace, monitor: Monitor) -> None:
     loop = Loop()
     monitor.stop = loop.stop
-    link = open_link(options, promiscuous=True)
+    # A monitor answers nobody and refuses nothing: the key is for looking only.
+    plain = argparse.Namespace(**{**vars(options), "hmac_key": None, "replay_window": None})
+    link = open_link(plain, promiscuous=True)
+    if isinstance(link, ZmqLink):
+        place = link.place
+        link.ready.on_done(lambda: _warn(link.ready, place))
     try:
         link.open(loop, lambda frame: monitor.show(frame, time.time(), options.csp_version))
         loop.install_signals()
@@ -91,10 +118,32 @@ def _listen(options: argparse.Namespace, monitor: Monitor) -> None:
         loop.close()
 
 
+def _warn(ready: Promise[bool], place: str) -> None:
+    if not ready.result():
+        print(
+            f"csp monitor: no hub answers at {place}; `csp hub` or `payload up` starts one",
+            file=sys.stderr,
+        )
+
+
+def _guards(options: argparse.Namespace) -> tuple[Guard, ...]:
+    """Return what can tell whether a packet is authentic, in either form."""
+    if options.hmac_key is None:
+        return ()
+    key = load_key(options.hmac_key)
+    return tuple(
+        Guard(key, version=options.csp_version, stamps=stamps)
+        for stamps in (None, VolatileStamps())
+    )
+
+
 class Monitor:
     """Prints, and writes to `output` if that is set, the frames that the options select."""
 
-    def __init__(self, options: argparse.Namespace, decoder: Decoder) -> None:
+    def __init__(
+        self, options: argparse.Namespace, decoder: Decoder, guards: Sequence[Guard] = ()
+    ) -> None:
+        self._guards = guards
         self.output: BinaryIO | None = None
         self._capture: CaptureWriter | None = None
         self.stop: Callable[[], None] = lambda: None
@@ -122,11 +171,14 @@ class Monitor:
             record: dict[str, object] = {"error": str(error), "data": frame.hex()}
             self._put(frame, time_s, record, f"bad frame: {error}")
             return
+        packet, proof = without_authentication(packet, self._guards)
         # Decoded before it is chosen: lists and requests tell what later packets mean.
         if self._options.json:
             record, line = self._decoder.as_record(packet), ""
+            if proof:
+                record["authentication"] = proof
         else:
-            record, line = {}, self._decoder.describe(packet)
+            record, line = {}, self._decoder.describe(packet) + (f"  [{proof}]" if proof else "")
         node, port = self._options.node, self._options.port
         if node is not None and node not in (packet.src, packet.dst):
             return

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 
-from csp import cfp, cmp, framing, guard, hmac, monitor, packet, pcapng, rdp_wire, sfp
+from csp import cfp, cmp, framing, ftp, guard, hmac, monitor, packet, pcapng, rdp_wire, sfp
 from csp.crc import crc32c
 from csp.errors import CspError
 from csp.files import delta, forms, stagelog
@@ -165,6 +165,7 @@ DECODERS: dict[str, Decoder] = {
     "ring": vmem_wire.decode_ring_request,
     "areas": _areas,
     "image": _image,
+    "ftp": ftp.FtpRequest.decode,
     "files": files_wire.decode_request,
     "answer": files_wire.decode_answer,
     "delta": lambda data: list(delta.decode_delta(data, _BASE, _LIMIT_BYTES)),

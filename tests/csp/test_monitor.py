@@ -7,6 +7,8 @@ import io
 import json
 import random
 import struct
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 from csp import cmp
 from csp.cli import main
 from csp.errors import MisuseError
+from csp.guard import Guard, VolatileStamps
+from csp.hmac import derive_key
 from csp.monitor import _MAX_ASKED, Decoder
 from csp.monitor_cli import Monitor
 from csp.names import MAX_NAMES, ParamNames
@@ -311,3 +315,52 @@ def test_random_frames_are_shown_or_called_bad(capsys):
         for _ in range(500):
             monitor.show(rng.randbytes(rng.randrange(60)), 1.0, version)
     assert len(capsys.readouterr().out.splitlines()) == 1000
+
+
+def test_a_file_is_not_written_over_while_it_is_read(traffic, tmp_path, capsys):
+    path = tmp_path / "pass.pcapng"
+    capture(path, traffic)
+    before = path.read_bytes()
+    assert main(["monitor", "--read", str(path), "--write", str(path)]) == 1
+    assert "would empty" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(traffic, tmp_path):
+    path = tmp_path / "pass.pcapng"
+    capture(path, traffic * 100)
+    monitor = subprocess.Popen(
+        [sys.executable, "-m", "csp.cli", "monitor", "--read", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert monitor.stdout is not None
+    assert monitor.stdout.readline()
+    monitor.stdout.close()
+    assert monitor.wait(20) == 0
+    assert monitor.stderr is not None
+    assert monitor.stderr.read() == b""
+    monitor.stderr.close()
+
+
+KEY = "a passphrase of the operator"
+
+
+@pytest.mark.parametrize("stamps", [None, VolatileStamps()], ids=["flown", "stamped"])
+def test_authenticated_traffic_is_shown_with_what_the_key_says_of_it(tmp_path, capsys, stamps):
+    guard = Guard(derive_key(KEY), stamps=stamps)
+    key, path = tmp_path / "key", tmp_path / "pass.pcapng"
+    key.write_text(KEY)
+    key.chmod(0o600)
+    sealed = guard.seal(packet(dport=1, data=b"1234"))
+    forged = sealed._replace(data=b"x" + sealed.data[1:])
+    capture(path, [(0.0, encode_frame(each)) for each in (sealed, forged, packet())])
+    assert main(["monitor", "--read", str(path), "--hmac-key", str(key)]) == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "31 32 33 34  [authentic]" in first
+    assert second.endswith("[not authentic, or seen before]")
+    assert "authentic" not in third
+    assert main(["monitor", "--read", str(path), "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each.get("authentication") for each in records] == [
+        "authentication not checked", "authentication not checked", None,
+    ]  # fmt: skip
