@@ -26,10 +26,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from csp.connection import MAX_CONNECTIONS
+from csp.ftp import FTP_PORT, Action, FtpRequest
 from csp.interface import Interface
 from csp.packet import CRC_BYTES, HEADER_BYTES, Flag, Packet, decode_frame, encode_frame
 from csp.rdp_wire import ACK, RST, SYN, RdpOptions, Segment, decode_segment
 from csp.sched import Scheduler
+from csp.sfp import encode_fragments
 from csp.testing import random_frame
 from tools.fuzz_nodes import MAKERS, Target
 
@@ -99,8 +101,15 @@ def load_seeds(name: str, version: int, address: int) -> list[bytes]:
             seeds += [
                 frame for frame in frames if decode_frame(frame, version).dst == recording["node"]
             ]
+    requests = [
+        (FTP_PORT, FtpRequest(action=action, path="a").encode(), Flag.CRC32) for action in Action
+    ]
+    fragments = encode_fragments(bytes(300), 200)
+    requests += [(FTP_PORT, payload, Flag.CRC32 | Flag.FRAGMENT) for payload in fragments]
     for port, data in ((0, b"\0\1"), (1, b"x"), (10, bytes.fromhex("0500cd014000")), (14, b"\2\2")):
-        packet = Packet(dst=address, src=20, dport=port, sport=18, data=data + bytes(16))
+        requests.append((port, data + bytes(16), Flag.CRC32))
+    for port, data, flags in requests:
+        packet = Packet(dst=address, src=20, dport=port, sport=18, flags=flags, data=data)
         seeds.append(encode_frame(packet, version))
     return list(dict.fromkeys(seeds))
 
@@ -141,7 +150,7 @@ class Mutator:
     def content(self) -> bytes:
         """Return mutated data of some request, for inside a connection."""
         data = self.rng.choice(self._packets).data
-        return (self.mutated(data) if self.rng.random() < 0.7 else data)[:200]
+        return (self.mutated(data) if self.rng.random() < 0.7 else data)[:300]
 
     def mutated(self, data: bytes) -> bytes:
         """Change a few things in a byte string."""

@@ -12,8 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from csp.files.folder import FtpFolder
 from csp.files.server import FilesServer
 from csp.files.store import FileStore
+from csp.ftp import FTP_PORT, FtpServer
 from csp.node import CspNode
 from csp.packet import Flag, Packet
 from csp.param.spec import ParamSpec
@@ -21,6 +23,7 @@ from csp.param.table import ParamTable
 from csp.param.types import Mask, ParamType
 from csp.sched import Scheduler
 from csp.services import Identity
+from csp.transfer import PlainReceiver
 from csp.vmem.area import RamArea
 from dipp.configuration import Configuration
 from dipp.dtp import DTP_PORT, DtpServer
@@ -99,7 +102,7 @@ def _node(
 
 
 def make_csp(scheduler: Scheduler, folder: Path, version: int, cleanup: ExitStack) -> Target:
-    """A bare node with parameters of every type and shape, some in memory areas."""
+    """A bare node: parameters of every type and shape, memory areas, file service, plain SFP."""
     kinds = list(ParamType)
     specs = [
         ParamSpec(id=1 + kind, name=f"p_{kind.name.lower()}", type=kind, array_size=size)
@@ -117,9 +120,10 @@ def make_csp(scheduler: Scheduler, folder: Path, version: int, cleanup: ExitStac
         ParamSpec(id=1100, name="id_1100", type=ParamType.U32),
     ]
     areas = [RamArea("ram", 4096, 0x1000), RamArea("big", 100_000, 0x10000)]
-    return Target(
-        node=_node(scheduler, 9, version, ParamTable(specs), areas), recordings="reference"
-    )
+    node = _node(scheduler, 9, version, ParamTable(specs), areas)
+    node.stack.listen(FTP_PORT, FtpServer(FtpFolder(folder / "files")).serve)
+    node.stack.bind(FTP_PORT, PlainReceiver(lambda source, data: None).handle)
+    return Target(node=node, recordings="reference")
 
 
 def make_dish(scheduler: Scheduler, folder: Path, version: int, cleanup: ExitStack) -> Target:
