@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 from csp.errors import CspError, DecodeError, MisuseError, Refused
-from csp.transfer import receive_data, send_data
+from csp.transfer import Report, receive_data, send_data
 
 if TYPE_CHECKING:
     from csp.connection import Connection
@@ -182,16 +182,18 @@ async def _send_status(connection: Connection, status: Status) -> None:
 class FtpClient:
     """Uses the service of a node, one connection a request. All methods raise PeerError."""
 
-    def __init__(self, stack: Stack, node: int) -> None:
+    def __init__(self, stack: Stack, node: int, report: Report | None = None) -> None:
         self._stack = stack
         self._node = node
+        # Hears of the progress of contents.
+        self._report = report or (lambda done, total: None)
 
     async def upload(self, path: str, data: bytes) -> None:
         """Put a file on the node. Raises MisuseError if there is nothing in it."""
         connection = await self._ask(Action.UPLOAD, path)
         try:
             await self._expect_ok(connection, path)
-            await send_data(connection, data)
+            await send_data(connection, data, report=self._report)
             await self._expect_ok(connection, path)
         finally:
             connection.close()
@@ -201,7 +203,7 @@ class FtpClient:
         connection = await self._ask(Action.DOWNLOAD, path)
         try:
             await self._expect_ok(connection, path)
-            return await receive_data(connection, _TIMEOUT_S, FILE_LIMIT_BYTES)
+            return await receive_data(connection, _TIMEOUT_S, FILE_LIMIT_BYTES, report=self._report)
         finally:
             connection.close()
 

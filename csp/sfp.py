@@ -34,6 +34,8 @@ class Assembler:
     def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         self._limit = limit_bytes
         self._data = bytearray()
+        # Bytes of the current data that are there, and how many it has.
+        self.progress = 0, 0
 
     def feed(self, payload: bytes) -> bytes | None:
         """Take one payload with its trailer; return the data when complete.
@@ -56,6 +58,7 @@ class Assembler:
                 actual=offset,
             )
         self._data += payload[:size]
+        self.progress = len(self._data), total
         if len(self._data) < total:
             return None
         data, self._data = bytes(self._data), bytearray()

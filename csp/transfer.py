@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 # Fits every real node, with all trailers; csh's file service uses 200 too.
 FRAGMENT_BYTES = 200
 PLAIN_FLAGS = int(Flag.CRC32 | Flag.FRAGMENT)
+# Told (bytes done, bytes in all).
+Report = Callable[[int, int], None]
 # Of transfers that began and never ended, the oldest go.
 _MAX_SENDERS = 8
+
+
+def _no_report(done: int, total: int) -> None:
+    """Nobody wants to know."""
 
 
 def _fragments(data: bytes, fragment_bytes: int) -> Iterator[bytes]:
@@ -34,16 +40,25 @@ def _fragments(data: bytes, fragment_bytes: int) -> Iterator[bytes]:
 
 
 async def send_data(
-    connection: Connection, data: bytes, fragment_bytes: int = FRAGMENT_BYTES
+    connection: Connection,
+    data: bytes,
+    fragment_bytes: int = FRAGMENT_BYTES,
+    report: Report = _no_report,
 ) -> None:
     """Send data over a connection; it may be used further. Raises PeerError, MisuseError."""
     connection.sends_fragments = True
+    done = 0
     for payload in _fragments(data, fragment_bytes):
         await connection.send(payload)
+        done += len(payload) - TRAILER_BYTES
+        report(done, len(data))
 
 
 async def receive_data(
-    connection: Connection, timeout_s: float, limit_bytes: int = DEFAULT_LIMIT_BYTES
+    connection: Connection,
+    timeout_s: float,
+    limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    report: Report = _no_report,
 ) -> bytes:
     """Return what the peer sends with `send_data`, or libcsp with `csp_sfp_send`.
 
@@ -53,6 +68,7 @@ async def receive_data(
     assembler = Assembler(limit_bytes)
     while (payload := await connection.receive(timeout_s)) is not None:
         data = assembler.feed(payload)
+        report(*assembler.progress)
         if data is not None:
             return data
     raise Refused(f"node {connection.peer} closed before the end of the data")

@@ -212,6 +212,7 @@ def load_registry() -> Registry:
     """Collect the built-in commands and those of the plug-ins."""
     from csp.shell import (
         builtin_files,
+        builtin_ftp,
         builtin_memory,
         builtin_network,
         builtin_params,
@@ -219,7 +220,9 @@ def load_registry() -> Registry:
     )
 
     registry = Registry()
-    for module in (builtin_shell, builtin_network, builtin_params, builtin_memory, builtin_files):
+    for module in (
+        builtin_shell, builtin_network, builtin_params, builtin_memory, builtin_files, builtin_ftp,
+    ):  # fmt: skip
         registry.add(module.COMMANDS)
     for commands in _plugin_commands():
         registry.add(commands)

@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from csp.errors import DecodeError, MisuseError, PeerError, Refused
 from csp.files.folder import FtpFolder
 from csp.ftp import FILE_LIMIT_BYTES, FTP_PORT, Action, FtpClient, FtpError, FtpRequest, FtpServer
+from csp.links.memory import MemoryBus
+from csp.loop import Loop
 from csp.sfp import encode_fragments
+from csp.shell.main import open_session
+from csp.stack import Stack
 from csp.testing import Faults, Network
 
 CLIENT, SERVER = 20, 9
@@ -189,3 +193,46 @@ def test_a_name_as_a_folder_and_as_a_file(tmp_path):
         with pytest.raises(FtpError):
             folder.write(path, b"y")
     assert folder.read("a/b") == b"x"
+
+
+class TestShell:
+    """The commands as an operator types them."""
+
+    @pytest.fixture
+    def session(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        loop = Loop()
+        bus = MemoryBus(loop.scheduler)
+        monkeypatch.setattr("csp.shell.main.Loop", lambda: loop)
+        stack = Stack(loop.scheduler)
+        link = bus.link("NODE")
+        interface = stack.add_interface("NODE", SERVER, link.send)
+        link.open(loop, lambda frame: stack.receive(interface, frame))
+        stack.listen(FTP_PORT, FtpServer(FtpFolder(tmp_path / "files")).serve)
+        self.lines = []
+        with open_session(bus.link("SHELL"), address=CLIENT, out=self.lines.append) as session:
+            session.node = SERVER
+            yield session
+
+    def test_a_file_goes_up_moves_comes_down_and_is_removed(self, session, tmp_path):
+        content = random.Random(4).randbytes(2_000)
+        (tmp_path / "up").write_bytes(content)
+        for line in (
+            "ftp upload -p a/b up", "ftp ls a", "ftp move a/b c", "ftp download -o down c",
+            "ftp remove c", "ftp ls",
+        ):  # fmt: skip
+            assert session.run_line(line, 20.0), self.lines
+        assert (tmp_path / "down").read_bytes() == content
+        assert self.lines == [
+            "a/b: 2000 bytes stored on node 9", "b", "a/b is now c", "down: 2000 bytes",
+            "c: removed", "a",
+        ]  # fmt: skip
+
+    def test_what_went_wrong_is_said(self, session, tmp_path):
+        (tmp_path / "empty").touch()
+        for line, reason in (
+            ("ftp download nothing", "nothing: io error"), ("ftp upload empty", "is empty"),
+            ("ftp ls ..", "io error"), ("ftp upload missing", "missing"),
+        ):  # fmt: skip
+            assert not session.run_line(line, 20.0)
+            assert reason in self.lines[-1]

@@ -194,6 +194,18 @@ def test_peek_and_poke_reach_the_given_areas_only(peek, poke):
     bench.assert_silent(0, cmp.encode_record(cmp.REQUEST, poke, access.encode(poke)))
 
 
+@pytest.mark.parametrize("poke", [Code.POKE, Code.POKE_V2])
+def test_a_poke_that_the_area_does_not_keep_is_not_acknowledged(poke):
+    class Stubborn(FakeArea):
+        def flush(self):
+            self.content[:] = range(64)
+
+    area = Stubborn()
+    access = MemoryAccess(address=0x1004, length=2, data=b"ab")
+    Bench([area]).assert_silent(0, cmp.encode_record(cmp.REQUEST, poke, access.encode(poke)))
+    assert area.content == bytes(range(64))
+
+
 @pytest.mark.parametrize(("peek", "poke"), PEEKS)
 def test_without_areas_peek_and_poke_are_refused(peek, poke):
     bench = Bench()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from csp.loop import REBOOT_STATUS
 from sim.payload.fleet import Fleet, NodeSpec
 
 
@@ -82,6 +83,39 @@ def test_a_killed_node_can_be_started_again(fleet: Fleet) -> None:
     assert wait_exit(fleet, "node") == -signal.SIGKILL
     second = fleet.start(spec("node", entry_waits))
     assert second.pid != first.pid
+
+
+def entry_reboots_once(argv: list[str]) -> int:
+    seen = Path(argv[0])
+    if seen.exists():
+        signal.pause()
+    seen.write_text("")
+    return REBOOT_STATUS
+
+
+def test_a_node_that_reboots_is_started_again_and_known_by_its_new_pid(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    first = fleet.start(spec("node", entry_reboots_once, str(tmp_path / "seen"))).pid
+    end = time.monotonic() + 10.0
+    while fleet.nodes["node"].pid == first:
+        assert time.monotonic() < end
+        signal.sigtimedwait({signal.SIGUSR2}, 0.01)
+        assert fleet.poll() == []
+    assert fleet.nodes["node"].exit_status is None
+    assert not gone(fleet.nodes["node"].pid)
+
+
+def test_a_node_that_reboots_while_everything_ends_stays_off(tmp_path: Path) -> None:
+    with Fleet(tmp_path) as fleet:
+        pid = fleet.start(spec("node", entry_reboots_on_term)).pid
+    assert gone(pid)
+
+
+def entry_reboots_on_term(argv: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.pause()
+    return REBOOT_STATUS
 
 
 def test_stop_ends_waiting_and_frozen_nodes(tmp_path: Path) -> None:
