@@ -252,7 +252,10 @@ class Campaign:
             last = _measure()
             first = first if first is not None else last
             self._check_size(first, last)
-            _LOG.info("%s: %d frames", self.name, self._frames)
+            _LOG.info(
+                "%s: %d frames, %d kB, %d objects",
+                self.name, self._frames, last.memory_kb, last.objects,
+            )  # fmt: skip
         first = first if first is not None else last
         duration_s = time.monotonic() - started
         return Report(
