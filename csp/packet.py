@@ -79,7 +79,8 @@ def check_version(version: int) -> int:
 def encode_header(packet: Packet, version: int) -> bytes:
     """Encode the header alone. Raises MisuseError if a field does not fit."""
     prio, dst, src = packet.prio, packet.dst, packet.src
-    dport, sport, flags = packet.dport, packet.sport, packet.flags
+    # A plain int, also of a `Flag`: enum remembers every value that `|` ever made of one.
+    dport, sport, flags = packet.dport, packet.sport, +packet.flags
     if version == 2:
         fits = (prio | dport >> 4 | sport >> 4) < 4 and flags < 64 and (dst | src) < 16384
         word = prio << 46 | dst << 32 | src << 18 | dport << 12 | sport << 6 | flags

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,12 +136,16 @@ class Source:
 
 @pytest.fixture
 def source() -> Iterator[Source]:
-    before = set(Path("/dev/shm").glob("dipp_sysv_*"))
-    source = Source()
-    yield source
-    source.clean()
-    assert set(Path("/dev/shm").glob("dipp_sysv_*")) <= before
-    assert not any(map(source.exists, source.segments))
+    # The names of segments do not tell whose they are: of these tests one runs at a time, whatever
+    # else runs on this machine.
+    with (Path(tempfile.gettempdir()) / f"dipp_bridge_tests_{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = set(Path("/dev/shm").glob("dipp_sysv_*"))
+        source = Source()
+        yield source
+        source.clean()
+        assert set(Path("/dev/shm").glob("dipp_sysv_*")) <= before
+        assert not any(map(source.exists, source.segments))
 
 
 @pytest.fixture
