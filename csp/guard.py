@@ -80,11 +80,12 @@ class GuardCounters:
     unsigned: int = 0
     forged: int = 0
     replayed: int = 0
+    unstored: int = 0
 
     @property
     def refused(self) -> int:
         """Everything that did not get through."""
-        return self.unsigned + self.forged + self.replayed
+        return self.unsigned + self.forged + self.replayed + self.unstored
 
 
 class Window:
@@ -136,7 +137,10 @@ class Guard:
         return HMAC_BYTES + (STAMP_BYTES if self._stamps is not None else 0)
 
     def seal(self, packet: Packet) -> Packet:
-        """Return the packet as it goes over the link. Raises MisuseError if the header is bad."""
+        """Return the packet as it goes over the link.
+
+        Raises MisuseError if the header is bad, and OSError if there is no stamp to be had.
+        """
         packet = packet._replace(flags=packet.flags | _HMAC)
         self.counters.sealed += 1
         if self._stamps is None:
@@ -186,4 +190,9 @@ class Guard:
             self.counters.replayed += 1
             raise DecodeError("packet was received before", actual=stamp)
         if window.highest != before and self._stamps is not None:
-            self._stamps.note(source, stamp)
+            try:
+                self._stamps.note(source, stamp)
+            except OSError as error:
+                # What cannot be remembered could be replayed after a restart.
+                self.counters.unstored += 1
+                raise DecodeError(f"the stamp cannot be stored: {error}") from error

@@ -302,10 +302,15 @@ class Stack:
             # Via the scheduler, so that a handler never runs inside the one that called it.
             self.scheduler.call_soon(lambda: self._deliver(interface, packet))
             return
-        if interface.guard is not None:
-            packet = interface.guard.seal(packet)
-        frame = encode_frame(packet, self.version)
         counters = interface.counters
+        if interface.guard is not None:
+            try:
+                packet = interface.guard.seal(packet)
+            except OSError:
+                # No stamp to be had, as on a full disk.
+                counters.tx_error += 1
+                return
+        frame = encode_frame(packet, self.version)
         counters.tx += 1
         counters.txbytes += len(frame) - HEADER_BYTES[self.version]
         if self.taps:

@@ -152,8 +152,8 @@ class Bridge:
             try:
                 packet = decode_frame(frame, self._version)
                 frame = encode_frame(guard.seal(packet), self._version)
-            except CspError:
-                # Damaged before it came here, or as long as a frame may be: no room to sign.
+            except (CspError, OSError):
+                # Damaged before it came here, too long to be signed, or no stamp to be had.
                 direction.counters.unsealed += 1
                 return
         direction.submit(frame, onward)

@@ -170,6 +170,23 @@ def test_sources_do_not_disturb_each_other():
     assert receiver.counters.refused == 0
 
 
+class FullDisk(VolatileStamps):
+    """A store that can keep nothing."""
+
+    def take(self) -> int:
+        raise OSError(28, "No space left on device")
+
+    def note(self, source: int, stamp: int) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_what_cannot_be_remembered_is_refused():
+    receiver = Guard(KEY, stamps=FullDisk())
+    with pytest.raises(DecodeError, match="No space"):
+        receiver.open(stamped().seal(PACKET))
+    assert (receiver.counters.unstored, receiver.counters.opened) == (1, 0)
+
+
 class TestStacks:
     """Two nodes with guarded interfaces."""
 
@@ -204,6 +221,17 @@ class TestStacks:
         network.stacks[9].receive(interface, recorded[0])
         assert len(fake.seen) == 1
         assert interface.counters.autherr == 1
+
+    def test_a_full_disk_costs_packets_and_not_the_node(self):
+        network = Network()
+        asking = network.add(20, guard=stamped())
+        server = network.add(9, guard=Guard(KEY, stamps=FullDisk()))
+        for _ in range(3):
+            with pytest.raises(NoResponse):
+                network.run(asking.request(9, 5, b"question"))
+        server.send(20, 5, b"x")
+        counters = server.interfaces[0].counters
+        assert (counters.autherr, counters.tx_error) == (3, 1)
 
     def test_a_node_without_the_key_hears_nothing(self):
         network = Network()
