@@ -39,10 +39,12 @@ from dipp.journal import Journal
 from dipp.modulefiles import ModuleLibrary, Uplinked, packaged_modules
 from dipp.params import (
     BATCH_ABORT,
+    BATCH_BUDGET,
     LOG_STATUS,
     MODULE_TIMEOUT,
     STORAGE_AREA,
     STORAGE_BYTES,
+    WORKERS,
     Telemetry,
     make_table,
 )
@@ -57,7 +59,7 @@ from dipp.runner.executor import Executor, ForgeHandle, Limits
 from dipp.signedslot import SlotGate
 from dipp.slots import Slots
 from dipp.state import StateDir
-from dipp.worker import Worker
+from dipp.worker import DEFAULT_BUDGET_BYTES, Worker
 
 # Above the ring, whose flown address is 0, and within the 32 bits that csh sends.
 STORAGE_ADDRESS = 0x4000_0000
@@ -209,8 +211,13 @@ class DippNode:
             intake=self.intake,
             journal=self.journal,
             processor=self.processor,
+            workers=lambda: self.executor.workers,
+            budget_bytes=self._budget_bytes,
         )
         self.table.on_write(BATCH_ABORT, self._on_abort)
+        self.table.on_write(WORKERS, self._on_limits)
+        self.table.on_write(BATCH_BUDGET, self._on_limits)
+        self._on_limits(self.table[WORKERS], 0)
 
     def attach(self, link: Link) -> None:
         """Connect the node to the bus."""
@@ -235,6 +242,13 @@ class DippNode:
     def _timeout_s(self) -> float:
         return float(self.telemetry.get(MODULE_TIMEOUT))
 
+    def _budget_bytes(self) -> int:
+        return (self.telemetry.get(BATCH_BUDGET) << 20) or DEFAULT_BUDGET_BYTES
+
+    def _on_limits(self, parameter: Parameter, index: int) -> None:
+        self.executor.workers = self.telemetry.get(WORKERS) or self.config.limits.workers
+        self.worker.limits_changed()
+
     def _on_abort(self, parameter: Parameter, index: int) -> None:
         if parameter.get():
             self.executor.stop_current()
@@ -258,6 +272,7 @@ class DippNode:
         telemetry = self.telemetry
         telemetry.put("uptime", int(self.loop.scheduler.now - self._started))
         telemetry.put("hosts", self.executor.count_hosts())
+        telemetry.put("standby_children", self.executor.standby_children)
         telemetry.put("queue_depth", self.intake.depth)
         stats, faults = self.executor.stats, self.csp.stack.counters.handler_faults
         telemetry.put("stray_processes", stats.orphans)

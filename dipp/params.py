@@ -25,11 +25,14 @@ PARAM_SLOTS_ADDRESS = 0x468
 LOG_STATUS_ADDRESS = 0x1318
 RADIO_NODE_ADDRESS = 0x131C
 TIMEOUT_ADDRESS = 0x131D
+# Behind the settings of dipp/policy; zero, as in a flown storage, means the default.
+WORKERS_ADDRESS = 0x1480
 
 PIPELINE_RUN = "pipeline_run"
 LOG_STATUS = "log_status"
 MODULE_TIMEOUT = "module_timeout"
 BATCH_ABORT = "batch_abort"
+WORKERS, BATCH_BUDGET = "workers", "batch_budget"
 CRASH_COUNT = 8
 
 _COUNTER = Mask.READONLY | Mask.TELEM
@@ -58,7 +61,7 @@ _TELEMETRY = (
     _Gauge(204, "images_delivered", _U32, "Images ever written to the ring"),
     _Gauge(205, "queue_depth", _U16, "Batches waiting in the queue"),
     _Gauge(206, "batch_id", _U32, "Number of the last batch taken"),
-    _Gauge(207, "batch_running", _U8, "1 while a batch is being processed"),
+    _Gauge(207, "batch_running", _U8, "Batches being processed now"),
     _Gauge(208, "bad_messages", _U32, "Queue messages that were not a batch", _ERRORS),
     _Gauge(209, "config_rejects", _U32, "Pushed configurations refused as a whole", _ERRORS),
     _Gauge(210, "module_failures", _U32, "Batches that failed in a module or its host", _ERRORS),
@@ -77,6 +80,7 @@ _TELEMETRY = (
     _Gauge(224, "stray_processes", _U32, "Processes that modules left running, ended", _ERRORS),
     _Gauge(225, "leaked_segments", _U32, "Memory segments that modules left, removed", _ERRORS),
     _Gauge(226, "forge_restarts", _U32, "Times the process that starts hosts died", _ERRORS),
+    _Gauge(227, "standby_children", _U16, "Module processes made ready for the next batch"),
     _Gauge(230, "chain_wall", _U32, "Last batch: time from start to verdict", unit="us"),
     _Gauge(
         231, "stage_wall", _U32, "Last batch: wall time of each module", unit="us",
@@ -190,8 +194,16 @@ def make_table() -> ParamTable:
         ParamSpec(id=252, name=RUNGS_MISSING, type=ParamType.STRING, array_size=_TEXT_BYTES,
                   mask=Mask.READONLY, help="Containment that does not hold here, with reasons"),
     ]  # fmt: skip
+    parallel = [
+        ParamSpec(id=260, name=WORKERS, type=_U8, mask=Mask.CONF, area=STORAGE_AREA,
+                  address=WORKERS_ADDRESS,
+                  help="Batches of a pipeline at a time; 0 = one per processor but one"),
+        ParamSpec(id=261, name=BATCH_BUDGET, type=_U32, mask=Mask.CONF, area=STORAGE_AREA,
+                  address=WORKERS_ADDRESS + 4, unit="MB",
+                  help="Memory of batches at which no more are taken; 0 = 768"),
+    ]  # fmt: skip
     ours = sorted([*telemetry, abort], key=lambda spec: spec.id)
-    return ParamTable([*_flown(), *ours, *crashes, *containment, *settings.specs()])
+    return ParamTable([*_flown(), *ours, *crashes, *containment, *parallel, *settings.specs()])
 
 
 class Telemetry:

@@ -37,7 +37,7 @@ _RING_WAIT_S = 0.01
 
 
 class Processor:
-    """Owner of all fates. One batch at a time. `note` receives start, stages and fate of each."""
+    """Owner of all fates, of several batches at a time. `note` hears start, stages and fate."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Processor:
             await self._finish(number, Fate.DROPPED, reason="deleted by the operator")
         elif batch.fate is None:
             message = decode_message(batch.message)
-            self._telemetry.put("batch_running", 1)
+            self._running(+1)
             self._note(
                 "start", batch=number, obid=message.obid, pipeline=message.pipeline_id,
                 images=message.num_images, bytes=message.batch_size, attempt=batch.attempts + 1,
@@ -120,11 +120,14 @@ class Processor:
             try:
                 await self._run(batch, message)
             finally:
-                self._telemetry.put("batch_running", 0)
+                self._running(-1)
         if self._raw is not None:
             await self._raw.make(number)
         self._clean(number)
         self.publish()
+
+    def _running(self, step: int) -> None:
+        self._telemetry.put("batch_running", self._telemetry.get("batch_running") + step)
 
     async def _run(self, batch: OpenBatch, message: BatchMessage) -> None:
         started = self._scheduler.now

@@ -45,6 +45,19 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     _add_state_options(parser)
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-hosts", type=int, default=Limits().max_hosts, metavar="N")
+    limits.add_argument(
+        "--workers", type=int, default=Limits().workers, metavar="N",
+        help="batches of a pipeline at a time, unless the parameter says otherwise"
+        " (default: processors but one)",
+    )  # fmt: skip
+    limits.add_argument(
+        "--standby", type=int, default=Limits().standby, metavar="N",
+        help="processes per module kept ready for the next batch; 0 = none (%(default)d)",
+    )  # fmt: skip
+    limits.add_argument(
+        "--keep-mb", type=int, default=Limits().keep_mb, metavar="MB",
+        help="memory of batches that a host keeps for the next one (%(default)d)",
+    )  # fmt: skip
     limits.add_argument("--host-memory-mb", type=int, default=Limits().host_memory_mb, metavar="MB")
     limits.add_argument(
         "--module-memory-mb", type=int, default=Limits().module_memory_mb, metavar="MB"
@@ -150,6 +163,9 @@ def make_config(options: argparse.Namespace) -> NodeConfig:
         max_attempts=options.attempts,
         module_dirs=tuple(options.modules),
         limits=Limits(
+            workers=options.workers,
+            standby=options.standby,
+            keep_mb=options.keep_mb,
             max_hosts=options.max_hosts,
             host_memory_mb=options.host_memory_mb,
             module_memory_mb=options.module_memory_mb,

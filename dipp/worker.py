@@ -86,6 +86,10 @@ class Worker:
         """Say whether no batch is being processed; the task may be waiting for one."""
         return not self._telemetry.get("batch_running")
 
+    def limits_changed(self) -> None:
+        """Look again whether another batch may be taken."""
+        self._in_flight.wake()
+
     def recover(self) -> None:
         """Start to settle what a kill left open, if there is anything."""
         landed = self._intake.recover()

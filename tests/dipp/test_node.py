@@ -314,3 +314,30 @@ def test_configuration_and_totals_survive_a_restart(modules: Path, tmp_path: Pat
     again.process()
     assert again.newest()[1] == b"\xfe"
     again.close()
+
+
+def test_two_workers_take_two_batches_at_a_time_and_every_one_gets_its_fate(world: World) -> None:
+    world.set("workers", 2)
+    world.configure(3, "spin")
+    for _ in range(3):
+        world.camera.shoot(b"abc", pipeline=3)
+    before = world.get("batches_quarantined")
+    world.set("pipeline_run", 2)
+    while world.get("batch_running") < 2 or len(world.node.executor.current) < 2:
+        world.loop.tick(0.01)
+    assert world.get("queue_depth") <= 1
+    # Only what was taken ends; the third one stays in the queue.
+    world.set("pipeline_run", 0)
+    world.set("batch_abort", 1)
+    while world.node.worker.is_busy:
+        world.loop.tick(0.01)
+    assert world.get("batches_quarantined") == before + 2
+    world.set("workers", 0)
+    assert world.node.executor.workers == world.node.config.limits.workers
+    world.set("pipeline_run", 2)
+    while world.get("batch_running") < 1 or not world.node.executor.current:
+        world.loop.tick(0.01)
+    world.set("batch_abort", 1)
+    while world.get("pipeline_run"):
+        world.loop.tick(0.01)
+    assert world.get("batches_quarantined") == before + 3
