@@ -1,4 +1,4 @@
-"""Modules that misbehave on purpose, as data: the fault catalogue's groups A to E.
+"""Modules that misbehave on purpose, as data: the fault catalogue's groups A to E. Pure.
 
 A row says what is injected and what must come of it; tests, the fault campaign and authors of
 other runners read the same rows. Python sources are complete module files. Native faults are cases
@@ -7,76 +7,26 @@ of one C file, chosen by the string parameter `case`. Source: style-anchors.md A
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
-
 from dipp.errors import Code
-from dipp.hostile_c import C_SOURCE
-from dipp.runner.values import ModuleStep
+from dipp.hostile_lies import LIES, LOADING
+from dipp.hostilefault import OK, SHORT_S, Fault, has_compiler, write_module
+from dipp.hostilefault import make_fault as _fault
 
-OK = 0
-_SHORT_S = 0.4
+__all__ = [
+    "DIES",
+    "FAULTS",
+    "HANGS",
+    "HARMS_OTHERS",
+    "LIES",
+    "LOADING",
+    "OK",
+    "REFUSED_CALLS",
+    "REFUSED_FILES",
+    "Fault",
+    "has_compiler",
+    "write_module",
+]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One injection. `codes` are the verdicts that are right; `exception` is in the record.
-
-    `native` faults name a case of the C file, `load` ones replace the whole shared object.
-    """
-
-    number: int
-    name: str
-    codes: tuple[int, ...]
-    python: str = ""
-    native: str = ""
-    load_c: str = ""
-    content: bytes | None = None
-    timeout_s: float = 5.0
-    exception: str = ""
-    # None: any number of them.
-    orphans: int | None = 0
-    leaked_segments: int = 0
-    # A text that the log in the crash record must contain.
-    log: str = ""
-    # Injected only if one of these rungs holds.
-    needs: tuple[str, ...] = ()
-
-    @property
-    def needs_compiler(self) -> bool:
-        """True if the module has to be built from C."""
-        return bool(self.native or self.load_c)
-
-
-_PRELUDE = """\
-import ctypes, mmap, os, resource, signal, socket, sys, threading, time
-from dipp.sdk import *
-from dipp.workspace import SegmentRange
-def run(batch, params):
-    image = batch.images[0]
-"""
-
-
-def _python(body: str) -> str:
-    return _PRELUDE + "".join(f"    {line}\n" for line in body.splitlines())
-
-
-def _fault(number: int, name: str, *codes: int, body: str = "", **more: object) -> Fault:
-    if body:
-        more["python"] = _python(body)
-    return Fault(number=number, name=name, codes=codes, **more)  # type: ignore[arg-type]
-
-
-_SEND_TO_SOCKETS = """\
-def send_to_all(data):
-    for fd in range(3, 64):
-        try:
-            socket.socket(fileno=os.dup(fd)).send(data)
-        except OSError:
-            pass
-"""
 _DAEMON = """\
 if os.fork() == 0:
     os.setsid()
@@ -178,7 +128,10 @@ DIES: tuple[Fault, ...] = (
         body="threading.Thread(target=os._exit, args=(5,)).start()\ntime.sleep(5)",
     ),
     _fault(
-        13, "killed-from-outside", Code.SIGNAL, exception="SIGKILL",
+        12, "exits-at-exit", OK, body="import atexit\natexit.register(os._exit, 7)"
+    ),
+    _fault(
+        13, "kills-itself", Code.SIGNAL, exception="SIGKILL",
         body="os.kill(os.getpid(), signal.SIGKILL)",
     ),
     _fault(
@@ -197,21 +150,22 @@ DIES: tuple[Fault, ...] = (
 )  # fmt: skip
 
 HANGS: tuple[Fault, ...] = (
-    _fault(17, "busy-loop", Code.TIMEOUT, body="while True: pass", timeout_s=_SHORT_S),
-    _fault(17, "native-busy-loop", Code.TIMEOUT, native="spin", timeout_s=_SHORT_S),
+    _fault(17, "busy-loop", Code.TIMEOUT, body="while True: pass", timeout_s=SHORT_S),
+    _fault(17, "native-busy-loop", Code.TIMEOUT, native="spin", timeout_s=SHORT_S),
     _fault(
-        18, "blocks-all-signals", Code.TIMEOUT, timeout_s=_SHORT_S,
+        18, "blocks-all-signals", Code.TIMEOUT, timeout_s=SHORT_S,
         body="signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\ntime.sleep(60)",
     ),
     _fault(
-        19, "stops-itself", Code.TIMEOUT, timeout_s=_SHORT_S,
+        19, "stops-itself", Code.TIMEOUT, timeout_s=SHORT_S,
         body="os.kill(os.getpid(), signal.SIGSTOP)",
     ),
     _fault(
-        20, "deadlock", Code.TIMEOUT, timeout_s=_SHORT_S,
+        20, "deadlock", Code.TIMEOUT, timeout_s=SHORT_S,
         body="lock = threading.Lock()\nlock.acquire()\nlock.acquire()",
     ),
-    _fault(21, "slow-but-in-time", OK, timeout_s=1.0, body="time.sleep(0.6)"),
+    # Nine tenths of its time.
+    _fault(21, "slow-but-in-time", OK, timeout_s=3.0, body="time.sleep(2.7)"),
     _fault(
         22, "done-at-the-deadline", OK, Code.TIMEOUT, timeout_s=0.3, body="time.sleep(0.29)"
     ),
@@ -223,6 +177,11 @@ HANGS: tuple[Fault, ...] = (
         24, "floods-the-log", OK,
         body="for _ in range(1600): os.write(1, bytes(65536)); os.write(2, b'last words')",
     ),
+    _fault(
+        24, "floods-and-crashes", Code.SIGNAL, log="last words",
+        body="for _ in range(400): os.write(1, b'x' * 65535 + b'\\n')\n"
+        "os.write(2, b'last words\\n')\nos.abort()",
+    ),
     _fault(25, "closes-everything", Code.PIPE_EMPTY, body="os.closerange(0, 1024)"),
 )  # fmt: skip
 
@@ -231,14 +190,14 @@ HARMS_OTHERS: tuple[Fault, ...] = (
     _fault(26, "daemon-and-crash", Code.SIGNAL, body=_DAEMON + "os.abort()", orphans=1),
     _fault(
         26, "daemon-and-hang", Code.TIMEOUT, body=_DAEMON + "time.sleep(60)", orphans=1,
-        timeout_s=_SHORT_S,
+        timeout_s=SHORT_S,
     ),
     _fault(
         27, "many-processes", OK, body=_MANY_PROCESSES, orphans=None, needs=_BOUNDED
     ),
     _fault(
         27, "fork-bomb", Code.TIMEOUT, body=_FORK_BOMB, orphans=None, needs=_BOUNDED,
-        timeout_s=_SHORT_S,
+        timeout_s=SHORT_S,
     ),
     *(
         _fault(
@@ -269,132 +228,4 @@ HARMS_OTHERS: tuple[Fault, ...] = (
     ),
 )  # fmt: skip
 
-LIES: tuple[Fault, ...] = (
-    _fault(38, "wrong-segment-id", Code.SHM_ATTACH, native="other-segment"),
-    _fault(
-        38, "unknown-segment", Code.RESULT_INVALID,
-        body="image._pixels_ref = SegmentRange(segment=9, offset=0, length=image.metadata.size)",
-    ),
-    _fault(39, "negative-size", Code.RESULT_INVALID, native="size-negative"),
-    _fault(39, "zero-size", Code.RESULT_INVALID, native="size-zero"),
-    _fault(39, "size-beyond-segment", Code.RESULT_INVALID, native="size-large"),
-    _fault(
-        39, "range-beyond-segment", Code.RESULT_INVALID,
-        body="image._pixels_ref = SegmentRange(segment=0, offset=1 << 40, length=64)",
-    ),
-    _fault(40, "count-too-large", Code.RESULT_INVALID, native="count-large"),
-    _fault(40, "count-negative", Code.RESULT_INVALID, native="count-negative"),
-    _fault(40, "count-zero", Code.RESULT_INVALID, native="count-zero"),
-    _fault(41, "other-pipeline", Code.RESULT_INVALID, body="batch.pipeline_id = 6"),
-    _fault(41, "native-other-pipeline", Code.RESULT_INVALID, native="pipeline"),
-    _fault(42, "metadata-past-end", Code.RESULT_INVALID, native="meta-size"),
-    _fault(
-        43, "metadata-garbage", Code.RESULT_INVALID,
-        body="image._meta_ref = image._space.store(b'\\xff' * 9)",
-    ),
-    _fault(
-        43, "metadata-truncated", Code.RESULT_INVALID,
-        body="image._meta_ref = image._space.store(image.metadata.encode()[:-3])",
-    ),
-    _fault(
-        43, "metadata-duplicate-keys", Code.RESULT_INVALID,
-        body="image.update(items=(('a', 1), ('a', 2)))",
-    ),
-    _fault(44, "not-a-number", Code.RESULT_INVALID, body="image.set_item('x', float('nan'))"),
-    _fault(
-        44, "huge-dimensions", Code.RESULT_INVALID, body="image.update(width=2**31 - 1)"
-    ),
-    _fault(44, "size-is-a-lie", Code.RESULT_INVALID, body="image.update(size=3)"),
-    _fault(
-        45, "garbage-before-result", Code.RESULT_INVALID,
-        body=_SEND_TO_SOCKETS + "send_to_all(b'garbage')",
-    ),
-    _fault(
-        45, "empty-message-before-result", Code.RESULT_INVALID,
-        body=_SEND_TO_SOCKETS + "send_to_all(bytes([31]))",
-    ),
-    _fault(
-        45, "too-long-a-message", Code.RESULT_INVALID,
-        body=_SEND_TO_SOCKETS + "send_to_all(bytes(180000))",
-    ),
-    _fault(
-        45, "two-results", Code.RESULT_INVALID,
-        body=_SEND_TO_SOCKETS + "from dipp.runner.protocol import ModuleDone, encode_frame\n"
-        "send_to_all(encode_frame(ModuleDone(batch_id=batch.batch_id, pipeline_id=1, images=())))",
-    ),
-    _fault(45, "returns-nonsense", Code.RESULT_INVALID, body="return [1, 2, 3]"),
-    _fault(45, "images-of-nonsense", Code.RESULT_INVALID, body="batch.images.append(b'x')"),
-    _fault(45, "too-many-images", Code.RESULT_INVALID, body="batch.images *= 5000"),
-)  # fmt: skip
-
-_C_PROBE = "typedef struct { long m; int n, s, i, p; void *d; } B; B run(B *b) { return *b; }\n"
-
-LOADING: tuple[Fault, ...] = (
-    _fault(46, "missing-file", Code.MODULE_NOT_FOUND),
-    _fault(47, "no-run", Code.MODULE_NO_RUN, python="x = 1\n"),
-    _fault(47, "run-is-no-function", Code.MODULE_NO_RUN, python="run = 5\n"),
-    _fault(47, "native-no-run", Code.MODULE_NO_RUN, load_c="int walk;\n"),
-    _fault(48, "no-python", Code.MODULE_NOT_FOUND, python="def run(:\n"),
-    _fault(48, "null-bytes", Code.MODULE_NOT_FOUND, python="x = 1\0\n"),
-    _fault(48, "text-as-object", Code.MODULE_NOT_FOUND, content=b"not an ELF file"),
-    _fault(48, "truncated-object", Code.MODULE_NOT_FOUND, content=b"\x7fELF\2\1\1" + bytes(99)),
-    _fault(
-        49, "constructor-crashes", Code.LOAD_CRASHED,
-        load_c=_C_PROBE + "__attribute__((constructor)) void c(void) { *(volatile int *)0 = 1; }\n",
-    ),
-    _fault(
-        49, "constructor-exits", Code.LOAD_CRASHED,
-        load_c="#include <stdlib.h>\n" + _C_PROBE
-        + "__attribute__((constructor)) void c(void) { exit(0); }\n",
-    ),
-    _fault(49, "import-raises", Code.LOAD_CRASHED, python="raise SystemExit(0)\n"),
-    _fault(49, "import-crashes", Code.LOAD_CRASHED, python="import os; os.abort()\n"),
-    _fault(
-        49, "load-hook-fails", 703,
-        python="from dipp.sdk import fail\ndef load(params): fail(3)\ndef run(b, p): pass\n",
-    ),
-    _fault(
-        50, "other-interface", Code.MODULE_NOT_FOUND,
-        python="from dipp.sdk import Manifest\nMANIFEST = Manifest('x', '1', '', abi=99)\n"
-        "def run(batch, params): pass\n",
-    ),
-    _fault(
-        50, "native-other-interface", Code.MODULE_NOT_FOUND,
-        load_c=_C_PROBE + "int dipp_abi_version = 99;\n",
-    ),
-)  # fmt: skip
-
 FAULTS: tuple[Fault, ...] = (*DIES, *HANGS, *HARMS_OTHERS, *LIES, *LOADING)
-
-
-def has_compiler() -> bool:
-    """Say whether native faults can be built here."""
-    return shutil.which("gcc") is not None
-
-
-def compile_module(source: str, path: Path) -> Path:
-    """Build a shared object. Raises subprocess.CalledProcessError."""
-    command = ["gcc", "-w", "-O1", "-shared", "-fPIC", "-x", "c", "-", "-o", str(path)]
-    subprocess.run(command, input=source.encode(), check=True, timeout=60)
-    return path
-
-
-def write_module(fault: Fault, directory: Path) -> ModuleStep:
-    """Put the module of a fault in place and return the step that runs it."""
-    params: tuple[tuple[str, str], ...] = ()
-    path = directory / f"fault_{fault.number}_{fault.name}.py"
-    if fault.native:
-        path = directory / "hostile.so"
-        if not path.exists():
-            compile_module(C_SOURCE, path)
-        params = (("case", fault.native),)
-    elif fault.load_c:
-        path = compile_module(fault.load_c, path.with_suffix(".so"))
-    elif fault.content is not None:
-        path = path.with_suffix(".so")
-        path.write_bytes(fault.content)
-    elif fault.python:
-        path.write_text(fault.python)
-    return ModuleStep(
-        index=1, name=path.stem, path=str(path), params=params, timeout_s=fault.timeout_s
-    )

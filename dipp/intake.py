@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import random
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import posix_ipc
 
-from dipp.errors import ContentError
+from dipp.errors import ContentError, MisuseError
 from dipp.message import MESSAGE_SIZE_BYTES, BatchMessage, decode_message
 
 DEFAULT_QUEUE = "/dipp_batches"
@@ -134,9 +135,13 @@ class Landing:
 class Intake:
     """The node's end of the batch queue. One message at a time: take, settle, release."""
 
-    def __init__(self, name: str, landing_path: Path) -> None:
-        """Open the landing file; the queue is opened or created on first use. Raises OSError."""
+    def __init__(self, name: str, landing_path: Path, *, exclusive: bool = False) -> None:
+        """Open the landing file; the queue is opened or created on first use. Raises OSError.
+
+        `exclusive` lets nobody else who asks for that read the queue.
+        """
         self.name = name
+        self._exclusive = exclusive
         self.recreated = 0
         self._landing = Landing(landing_path)
         self._receive = _load_receive()
@@ -183,9 +188,30 @@ class Intake:
                 queue = self._open()
         except (OSError, ValueError, posix_ipc.Error):
             return False
+        if self._exclusive and not _lock(queue):
+            queue.close()
+            return False
         queue.block = False
         self._queue = queue
         return True
+
+    def claim(self) -> None:
+        """Be the only reader from the start: two would share out the batches (fault 70).
+
+        Raises MisuseError if another node is. Without a usable queue there is nothing to claim yet.
+        """
+        if self.ensure():
+            return
+        with contextlib.suppress(OSError, ValueError, posix_ipc.Error):
+            queue = self._open()
+            is_free = _lock(queue)
+            owner = "" if is_free else _locked_by(queue)
+            queue.close()
+            if not is_free:
+                raise MisuseError(
+                    f"queue {self.name} is read by another node ({owner}); stop that one, or give"
+                    " this one another --queue"
+                )
 
     def _open(self) -> posix_ipc.MessageQueue:
         return posix_ipc.MessageQueue(
@@ -274,6 +300,26 @@ class Intake:
         if self._queue is not None:
             self._queue.close()
             self._queue = None
+
+
+def _lock(queue: posix_ipc.MessageQueue) -> bool:
+    """Become the only reader, until the queue is closed; False if another one is."""
+    try:
+        fcntl.flock(queue.mqd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _locked_by(queue: posix_ipc.MessageQueue) -> str:
+    """Say which process holds the lock of a queue; "another one" if the kernel does not tell."""
+    try:
+        inode = str(os.fstat(queue.mqd).st_ino)
+        rows = [line.split() for line in Path("/proc/locks").read_text("ascii").splitlines()]
+    except OSError:
+        rows = []
+    pids = [row[4] for row in rows if len(row) > 5 and row[5].rpartition(":")[2] == inode]
+    return f"process {pids[0]}" if pids else "another one"
 
 
 def _judge(batch: int, body: bytes, priority: int) -> Taken:

@@ -132,8 +132,13 @@ class ModuleLibrary:
         try:
             # Non-blocking, so that a fifo in the place of a module cannot hang the node.
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            with open(os.open(path, flags), "rb") as file:
-                return self._read(name, path, os.fstat(file.fileno()), file.read)
+            fd = os.open(path, flags)
+            # Not two calls in one line: of a directory the second refuses to be the owner.
+            try:
+                with open(fd, "rb", closefd=False) as file:
+                    return self._read(name, path, os.fstat(fd), file.read)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -187,8 +187,8 @@ class DippNode:
             on_change=self.policy.guard.rearm,
         )
         self.files = FilesServer(self.csp.stack, self.uploads)
-        self.intake = Intake(self.config.queue, self.state.landing)
-        self.intake.ensure()
+        self.intake = Intake(self.config.queue, self.state.landing, exclusive=True)
+        self.intake.claim()
         self.processor = Processor(
             self.loop.scheduler,
             journal=self.journal,

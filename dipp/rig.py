@@ -66,10 +66,12 @@ class Camera:
         return name, data
 
     def send(self, body: bytes, priority: int = 0) -> None:
-        """Put a message on the queue."""
+        """Put a message on the queue. Raises posix_ipc.BusyError if it is full."""
         queue = posix_ipc.MessageQueue(self.queue)
-        queue.send(body, timeout=0, priority=priority)
-        queue.close()
+        try:
+            queue.send(body, timeout=0, priority=priority)
+        finally:
+            queue.close()
 
     def shoot(self, *pixels: bytes, pipeline: int = 1, obid: int = 7) -> str:
         """Make and announce a batch; return the name of its segment."""
@@ -245,12 +247,12 @@ class Rig:
         self.until_idle()
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Run the loop until something is so; fail after two seconds."""
-        for _ in range(400):
+        """Run the loop until something is so; fail after ten seconds of waiting."""
+        for _ in range(2000):
             if condition():
                 return
             self.loop.tick(0.005)
-        raise AssertionError("it did not happen within two seconds")
+        raise AssertionError("it did not happen within ten seconds")
 
     def until_idle(self) -> None:
         """Run the loop until pipeline_run is 0."""

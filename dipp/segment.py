@@ -13,11 +13,14 @@ import errno
 import fcntl
 import os
 import stat
+from pathlib import Path
 
 import posix_ipc
 
 from dipp.errors import Code, ContentError
 
+# Where glibc has named segments.
+_DIRECTORY = Path("/dev/shm")
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -101,11 +104,11 @@ def remove_segment(name: str, device: int, inode: int) -> bool:
     if not inode:
         return False
     try:
-        segment = Segment(name)
-    except (ContentError, OSError):
+        # Not by opening it: a node that has run out of descriptors must still clean up.
+        status = os.stat(_DIRECTORY / name.lstrip("/"), follow_symlinks=False)
+    except (OSError, ValueError):
         return False
-    same = (segment.device, segment.inode) == (device, inode)
-    segment.close()
+    same = (status.st_dev, status.st_ino) == (device, inode)
     if same:
         with contextlib.suppress(posix_ipc.Error, OSError):
             posix_ipc.unlink_shared_memory(name)

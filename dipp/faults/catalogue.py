@@ -1,8 +1,9 @@
-"""All 95 ids of the fault catalogue: what is injected, and by what. Pure.
+"""All 95 ids of the fault catalogue, by name. Pure.
 
 Theory of operation: an id is injected by the rows of `dipp.hostile` with its number and by the
-tests named here, each of which carries its own oracle. An id with neither says why. Names of tests
-are `file::function` below `tests/`. Source: style-anchors.md Annex A.
+`FaultRow`s that `dipp.faults.rows` gathers, each of which carries its own oracle. The tests named
+here go deeper into the same part; a checkout can run them too (`dipp faults --with-tests`). Their
+names are `file::function` below `tests/`. Source: style-anchors.md Annex A.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ LAST_ID = 95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One id. `why_not` says why it is not injected, if it is not."""
+    """One id, and the tests of what it belongs to."""
 
     id: int
     name: str
     tests: tuple[str, ...] = ()
-    why_not: str = ""
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -29,8 +29,8 @@ class Entry:
         return tuple(fault for fault in FAULTS if fault.number == self.id)
 
 
-def _entry(number: int, name: str, *tests: str, why_not: str = "") -> Entry:
-    return Entry(id=number, name=name, tests=tests, why_not=why_not)
+def _entry(number: int, name: str, *tests: str) -> Entry:
+    return Entry(id=number, name=name, tests=tests)
 
 
 def _at(path: str, *names: str) -> tuple[str, ...]:
@@ -229,6 +229,14 @@ _PLAN_FAULTS = (
            *_at("dipp/test_config_codec", "every_bit_flip_is_a_value_or_a_named_error"),
            *_at("dipp/test_journal", "a_flipped_bit_in_the_middle_loses_one_record_only"),
            *_at("dish/test_program", "every_truncation_and_every_bit_flip_is_contained")),
+)  # fmt: skip
+
+# First id of each group, and what the group is about.
+GROUPS: tuple[tuple[int, str], ...] = (
+    (1, "A. A module dies"), (17, "B. A module does not die"),
+    (26, "C. A module misbehaves towards others"), (38, "D. A module lies"), (46, "E. Loading"),
+    (54, "F. Configuration"), (61, "G. Queues, memory, storage"), (67, "H. The node and restarts"),
+    (73, "I. Link, parameters, uploads"), (86, "J. Flight plans"), (95, "K. Radiation-like"),
 )  # fmt: skip
 
 CATALOGUE: tuple[Entry, ...] = (*_MODULE_FAULTS, *_NODE_FAULTS, *_LINK_FAULTS, *_PLAN_FAULTS)

@@ -24,7 +24,7 @@ _FARTHEST: Final = 0xFF
 
 # Classes and modes of the instructions that are needed: load word, jump, return.
 _LD_W_ABS, _JA, _JEQ, _JGE, _JSET, _RET = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
-ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+ALLOW, _ERRNO, _USER_NOTIF = 0x7FFF0000, 0x00050000, 0x7FC00000
 # struct seccomp_data: number, architecture, instruction pointer, six arguments of 64 bits.
 NUMBER_OFFSET, ARCH_OFFSET, _ARGS_OFFSET = 0, 4, 16
 
@@ -120,6 +120,11 @@ def allow() -> Instruction:
 def refuse(errno: int) -> Instruction:
     """Let the call fail with this error number."""
     return Instruction(_RET, _ERRNO | errno)
+
+
+def ask() -> Instruction:
+    """Let whoever listens at the filter's descriptor decide."""
+    return Instruction(_RET, _USER_NOTIF)
 
 
 def assemble(instructions: Sequence[Instruction]) -> Program:

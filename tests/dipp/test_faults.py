@@ -1,4 +1,4 @@
-"""The fault campaign: the table is complete and true, its command reports what happened."""
+"""The fault campaign: the table is complete and true, every row holds, the command reports."""
 
 from __future__ import annotations
 
@@ -9,24 +9,38 @@ from pathlib import Path
 
 import pytest
 
+from csp.faultrow import FaultRow, NotInjected, Violation
 from dipp import cli
 from dipp.errors import Code
+from dipp.faults import rows_module
 from dipp.faults.catalogue import CATALOGUE, LAST_ID, Entry
-from dipp.faults.cli import run_campaign
-from dipp.faults.injection import ModuleInjector, run_tests
+from dipp.faults.injection import ModuleInjector, inject_row
+from dipp.faults.page import render
+from dipp.faults.pytests import run_tests
+from dipp.faults.rows import all_rows
+from dipp.faults.verdict import Report, Verdict, conclude
 from dipp.hostile import FAULTS
 
 TESTS = Path(__file__).parents[1]
+# Run by the campaign; here they would only take time that the tests of these parts take already.
+LONG = {
+    "killed-at-random-times", "nth-call-of-the-process-tree", "nth-call-of-the-stores",
+    "fork-fails", "shared-memory-exhausted", "queue-full-absent-unlinked-foreign",
+    "killed-at-every-call", "done-around-the-deadline", "bad-neighbour", "sigterm-in-mid-batch",
+    "disk-full",
+}  # fmt: skip
 
 
-def test_every_id_is_there_once_and_is_injected_or_says_why():
+def test_every_id_is_there_once_and_something_injects_it():
     assert [entry.id for entry in CATALOGUE] == list(range(1, LAST_ID + 1))
-    for entry in CATALOGUE:
-        assert bool(entry.faults or entry.tests) != bool(entry.why_not), entry
+    injected = {fault.number for fault in FAULTS} | {row.id for row in all_rows()}
+    assert injected == set(range(1, LAST_ID + 1))
 
 
-def test_every_hostile_module_belongs_to_an_id():
-    assert {fault for entry in CATALOGUE for fault in entry.faults} == set(FAULTS)
+def test_no_two_injections_have_one_name():
+    names = [fault.name for fault in FAULTS] + [row.name for row in all_rows()]
+    assert len(set(names)) == len(names)
+    assert {row.name for row in all_rows()} >= LONG
 
 
 def test_every_test_that_is_named_exists():
@@ -38,30 +52,99 @@ def test_every_test_that_is_named_exists():
             assert function in names, test
 
 
-def test_the_command_injects_and_reports(capsys):
-    # A module that exits and, as a test, the codec of messages.
-    assert cli.main(["faults", "--only", "10", "--only", "95", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert [case["id"] for case in report["cases"]] == [10, 95]
+@pytest.mark.parametrize("row", [r for r in all_rows() if r.name not in LONG], ids=lambda r: r.name)
+def test_row_holds(row, monkeypatch):
+    monkeypatch.setattr(rows_module, "_MANY_RUNS", 20)
+    verdict = inject_row(row, seed=2)
+    if verdict.why_not:
+        pytest.skip(verdict.why_not)
+    assert verdict.problems == ()
+    assert verdict.seen
+
+
+def test_the_command_injects_and_reports(capsys, tmp_path):
+    arguments = ["faults", "--only", "10", "--only", "73", "--json", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    output = capsys.readouterr()
+    report = json.loads(output.out)
+    assert list(report) == ["cases", "passed", "failed", "not_injected"]
+    assert [list(case) for case in report["cases"]] == 2 * [
+        ["id", "name", "passed", "seconds", "seen"]
+    ]
+    assert [case["id"] for case in report["cases"]] == [10, 73]
     assert all(case["passed"] and case["seconds"] >= 0 for case in report["cases"])
     assert "exits-1: 601" in report["cases"][0]["seen"]
-    assert (report["passed"], report["failed"], report["seed"]) == (2, 0, 1)
-    assert report["not_injected"] == []
+    assert (report["passed"], report["failed"], report["not_injected"]) == (2, 0, [])
+    assert "seed 1" in output.err
+    assert json.loads((tmp_path / "faults.json").read_text()) == report
+    details = json.loads((tmp_path / "details.json").read_text())
+    assert details["cases"][1]["verdicts"][0]["replay"] == "dipp faults --only 73 --seed 1"
+    assert "<h1>Fault campaign</h1>" in (tmp_path / "report.html").read_text()
 
 
-def test_an_unknown_id_is_wrong_use():
+def test_rounds_combine_what_is_named(capsys, tmp_path):
+    words = ["--combine", "exits-1", "--combine", "blocks-all-signals"]
+    assert cli.main(["faults", *words, "--out", str(tmp_path)]) == 0
+    details = json.loads((tmp_path / "details.json").read_text())
+    (made,) = details["rounds"]
+    assert made["seen"].startswith("601 ")
+    assert ", 602 " in made["seen"]
+    assert made["replay"] == f"dipp faults {' '.join(words)} --seed 1"
+
+
+@pytest.mark.parametrize("words", [["--only", "96"], ["--only", "x"], ["--nonsense"]])
+def test_wrong_use_is_2(words):
     with pytest.raises(SystemExit) as exit_info:
-        cli.main(["faults", "--only", "96"])
+        cli.main(["faults", *words])
     assert exit_info.value.code == 2
+
+
+def test_an_unknown_module_to_combine_is_1(capsys, tmp_path):
+    assert cli.main(["faults", "--combine", "nonsense", "--out", str(tmp_path)]) == 1
+    assert "nonsense" in capsys.readouterr().err
 
 
 def test_what_is_not_as_it_must_be_is_found():
     (exits,) = [fault for fault in FAULTS if fault.name == "exits-1"]
     wrong = replace(exits, codes=(Code.TIMEOUT,), exception="Nonsense")
     with ModuleInjector() as injector:
-        verdict = injector.inject(wrong)
+        verdict = injector.inject(wrong, 1)
     assert any("expected" in problem for problem in verdict.problems)
     assert any("Nonsense" in problem for problem in verdict.problems)
+
+
+def _row(inject):
+    return FaultRow(id=1, name="x", injected="i", expected="e", inject=inject)
+
+
+def test_a_row_may_find_something_fail_leak_or_be_impossible(tmp_path):
+    def finds(case):
+        raise Violation("two fates")
+
+    def breaks(case):
+        raise KeyError("gone")
+
+    def leaks(case):
+        left.append((tmp_path / "left").open("w"))
+        return "fine"
+
+    def cannot(case):
+        raise NotInjected("no such thing here")
+
+    left = []
+    assert inject_row(_row(finds), 1).problems == ("two fates",)
+    assert "KeyError" in inject_row(_row(breaks), 1).problems[0]
+    assert inject_row(_row(leaks), 1).problems == ("1 descriptors",)
+    left[0].close()
+    assert inject_row(_row(cannot), 1).why_not == "no such thing here"
+
+
+def test_everything_random_comes_from_the_seed():
+    def draw(case):
+        return str(case.random.random())
+
+    first, again, other = (inject_row(_row(draw), seed).seen for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_a_test_that_does_not_exist_is_a_failure():
@@ -69,7 +152,20 @@ def test_a_test_that_does_not_exist_is_a_failure():
     assert run_tests([test], 1)[test].problems
 
 
-def test_an_id_without_any_possible_injection_is_not_injected():
-    entry = Entry(id=LAST_ID + 1, name="x", why_not="cannot be had")
-    report = run_campaign([entry], 1)
-    assert (report.cases, report.not_injected) == ((), ((LAST_ID + 1, "cannot be had"),))
+def test_an_id_is_a_case_or_says_why_not():
+    entries = [Entry(id=1, name="a"), Entry(id=2, name="b")]
+    fine, not_here = Verdict(name="v", seen="s"), Verdict(name="w", why_not="no gcc")
+    cases, not_injected = conclude(entries, {1: [fine, not_here], 2: [not_here]})
+    assert [(case.id, case.passed) for case in cases] == [(1, True)]
+    assert "w: not injected, no gcc" in cases[0].seen
+    assert not_injected == ((2, "no gcc"),)
+
+
+def test_the_page_escapes_and_shows_how_to_repeat():
+    bad = Verdict(name="<b>", seen="<i>", problems=("<u>",), replay="dipp faults --only 1 --seed 7")
+    cases, not_injected = conclude([Entry(id=1, name="n")], {1: [bad]})
+    page = render(Report(seed=7, machine="m", cases=cases, not_injected=not_injected), "today")
+    assert "<i>" not in page
+    assert "<u>" not in page
+    assert "dipp faults --only 1 --seed 7" in page
+    assert "http" not in page
