@@ -11,13 +11,16 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 FAULTS_ARGS ?=
 BENCH_ARGS ?=
+MINUTES ?= 30
+SOAK_ARGS ?=
 
-.PHONY: help run test bench faults lint shell proto clean
+.PHONY: help run test bench faults soak lint shell proto clean
 help:
 	@echo "make run     set up and fly the demo mission; writes out/demo/report.html"
 	@echo "make test    set up and run all tests        (PYTEST_ARGS='-k ring' narrows it)"
 	@echo "make bench   measure; writes out/bench/report.html (BENCH_ARGS='--quick' or '--only dish')"
 	@echo "make faults  inject the fault catalogue    (FAULTS_ARGS='--only 27 --json' narrows it)"
+	@echo "make soak    load and random faults         (MINUTES=30; SOAK_ARGS='--batches 100000' for memory)"
 	@echo "make lint    ruff and mypy"
 	@echo "make shell   the emulated payload with a CSH-like shell on it"
 	@echo "make proto   regenerate dipp/pb from proto/"
@@ -44,8 +47,11 @@ test: $(TEST_STAMP)
 bench: $(RUN_STAMP)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-faults: $(TEST_STAMP)
+faults: $(RUN_STAMP)
 	$(BIN)/dipp faults $(FAULTS_ARGS)
+
+soak: $(RUN_STAMP)
+	$(BIN)/dipp soak --minutes $(MINUTES) $(SOAK_ARGS)
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .

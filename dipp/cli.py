@@ -1,4 +1,4 @@
-"""The command `dipp`: serve, run, check. Driver.
+"""The command `dipp`: serve, run, faults, soak, check. Driver.
 
 Exit status 0 = did it, 1 = the thing was bad (with a reason), 2 = wrong use.
 """
@@ -19,6 +19,7 @@ _COMMANDS = {
     "run": ("dipp.runfiles", "run a pipeline over picture files, without a network"),
     "archive": ("dipp.archive.cli", "run a pipeline over thousands of files, here or on a cluster"),
     "faults": ("dipp.faults.cli", "inject the fault catalogue and see that nothing comes of it"),
+    "soak": ("dipp.soak.cli", "load and random faults for as long as told"),
     "check": ("dipp.check", "qualify a module before it is uplinked"),
     "sign": ("dipp.sign", "a signed configuration as a line for a stock csh"),
     "bridge": ("dipp.bridge", "batches of the original camera (System V) to DIPP's queue"),

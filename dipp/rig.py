@@ -76,17 +76,20 @@ class Camera:
     def shoot(self, *pixels: bytes, pipeline: int = 1, obid: int = 7) -> str:
         """Make and announce a batch; return the name of its segment."""
         name, data = self.make(*pixels, obid=obid)
-        self.send(
-            encode_message(
-                BatchMessage(
-                    num_images=len(pixels),
-                    batch_size=len(data),
-                    pipeline_id=pipeline,
-                    segment=name,
-                )
-            )
-        )
+        self.announce(name, data, len(pixels), pipeline)
         return name
+
+    def announce(self, name: str, data: bytes, num_images: int, pipeline: int) -> None:
+        """Announce a segment. Raises posix_ipc.BusyError if the queue is full."""
+        message = BatchMessage(
+            num_images=num_images, batch_size=len(data), pipeline_id=pipeline, segment=name
+        )
+        self.send(encode_message(message))
+
+    def remove(self, name: str) -> None:
+        """Remove a segment that could not be announced, as a camera must."""
+        posix_ipc.unlink_shared_memory(name)
+        self.segments.remove(name)
 
     @staticmethod
     def exists(name: str) -> bool:

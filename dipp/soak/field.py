@@ -1,0 +1,201 @@
+"""The node under load: batches go in, fates are counted, everything is looked at. Driver."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import posix_ipc
+
+from csp.errors import PeerError
+from csp.param.errors import ParamError
+from dipp.faults.daemon import NODE, Daemon
+from dipp.ringindex import RingGeometry
+from dipp.soak.history import History
+from dipp.soak.samples import Sample, monotonic_s, take_sample
+
+GOOD = "identity"
+GOOD_PIPELINE, FIRST_BAD_PIPELINE = 1, 2
+_MODULES = {
+    GOOD: "def run(batch, params):\n    pass\n",
+    "negate": "def run(batch, params):\n    for image in batch.images:\n"
+    "        pixels = image.edit()\n        pixels[:] = 255 - pixels\n",
+}
+_GEOMETRY = RingGeometry(entries=512, data_bytes=1 << 20)
+_WAIT_ALL = 4
+_DRAIN_S = 120.0
+_SAMPLE_EVERY_S = 1.0
+_PING_S = 1.0
+_FATES = ("batches_delivered", "batches_quarantined", "batches_dropped")
+
+
+class Field:
+    """A daemon, its load and what was seen of it; a context manager."""
+
+    def __init__(self, root: Path) -> None:
+        self.daemon = Daemon(root, geometry=_GEOMETRY, options=("--quarantine-size", str(4 << 20)))
+        for name, source in _MODULES.items():
+            self.install(name, source)
+        self.history = History()
+        self.samples: list[Sample] = []
+        self.problems: list[str] = []
+        self.sent = self.done = self.restarts = 0
+        self.longest_ping_s = 0.0
+        self.phase = "start"
+        self._began_s = monotonic_s()
+        self._next_sample_s = 0.0
+        self._log_offset, self._log_inode = 0, 0
+        self._live: list[str] = []
+
+    def __enter__(self) -> Field:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.daemon.close()
+
+    def install(self, name: str, source: str) -> None:
+        """Put a module where the node finds it."""
+        (self.daemon.modules / f"{name}.py").write_text(source)
+
+    # -- the node
+
+    def start(self) -> None:
+        """Start the node, or start it again, and let it work. Raises TimeoutError."""
+        self.daemon.start()
+        self.set("module_timeout", 1)
+        self.configure(GOOD_PIPELINE, GOOD)
+        self.serve()
+
+    def serve(self) -> None:
+        """Make the node take whatever comes."""
+        self.set("pipeline_run", _WAIT_ALL)
+
+    def revive(self) -> None:
+        """Start the node if it is dead; what was left open goes first. Raises TimeoutError."""
+        process = self.daemon.process
+        if process is not None and process.poll() is not None:
+            self.restarts += 1
+            self.start()
+
+    def set(self, name: str, value: int | bytes) -> None:
+        """Push a value until it is stored; a loaded node may need a second try."""
+        self._try(lambda: self.daemon.set(name, value))
+
+    def configure(self, pipeline: int, *modules: str) -> None:
+        """Set a pipeline."""
+        self._try(lambda: self.daemon.configure(*modules, pipeline=pipeline))
+
+    def _try(self, action: Callable[[], None], attempts: int = 5) -> None:
+        for _ in range(attempts):
+            with contextlib.suppress(PeerError, ParamError):
+                action()
+                return
+        self.problems.append("the node does not take parameters")
+
+    # -- load
+
+    def shoot(self, random: Random, pipeline: int, size: int = 16) -> None:
+        """Announce one batch, when there is room for it."""
+        pixels = random.randbytes(size)
+        while True:
+            name, data = self.daemon.camera.make(pixels, obid=self.sent)
+            try:
+                self.daemon.camera.announce(name, data, 1, pipeline)
+            except (posix_ipc.BusyError, posix_ipc.ExistentialError):
+                self.daemon.camera.remove(name)
+                self.breathe()
+                continue
+            break
+        self.sent += 1
+        self.expect(name)
+
+    def expect(self, name: str) -> None:
+        """Look for a segment until it is gone."""
+        self._live.append(name)
+
+    def breathe(self) -> None:
+        """Serve the ground, look at the node now and then, keep it alive."""
+        self.daemon.loop.tick(0.002)
+        now = monotonic_s()
+        if now >= self._next_sample_s:
+            self._next_sample_s = now + _SAMPLE_EVERY_S
+            self.revive()
+            self.count()
+            self.look()
+
+    def count(self) -> None:
+        """Ask the node how many batches have their fate, and time a ping."""
+        began_s = monotonic_s()
+        alive = self.daemon.ping(_PING_S)
+        took_s = monotonic_s() - began_s
+        if alive:
+            self.longest_ping_s = max(self.longest_ping_s, took_s)
+        elif self.daemon.process is not None and self.daemon.process.poll() is None:
+            self.problems.append(f"no answer to a ping within {_PING_S:g} s ({self.phase})")
+        with contextlib.suppress(PeerError, ParamError):
+            wanted = [(name, None) for name in _FATES]
+            values = self.daemon.do(self.daemon.remote.get_many(NODE, wanted))
+            self.done = sum(value for value in values if isinstance(value, int))
+
+    def look(self) -> None:
+        """Take a sample; read what is new in the event log."""
+        camera = self.daemon.camera
+        self._live = [name for name in self._live if camera.exists(name)]
+        camera.segments[:] = self._live
+        now = monotonic_s() - self._began_s
+        self.samples.append(take_sample(self.daemon, now, self.done, self.phase))
+        self.history.take(self._events())
+
+    def drain(self) -> None:
+        """Wait until every announced batch has its fate. Records a problem if that never is."""
+        end = monotonic_s() + _DRAIN_S
+        while monotonic_s() < end:
+            self.breathe()
+            if self.done >= self.sent:
+                return
+            with contextlib.suppress(PeerError, ParamError):
+                if self.daemon.get("pipeline_run") == 0:
+                    self.serve()
+            self.count()
+        self.problems.append(f"{self.sent - self.done} of {self.sent} batches without a fate")
+
+    def measure(self, random: Random, batches: int) -> float:
+        """Bring good batches through; return how many a second."""
+        self.drain()
+        began_s = monotonic_s()
+        for _ in range(batches):
+            self.shoot(random, GOOD_PIPELINE)
+        self.drain()
+        return round(batches / (monotonic_s() - began_s), 1)
+
+    # -- the event log
+
+    def _events(self) -> Iterator[dict[str, object]]:
+        log = self.daemon.state / "log"
+        try:
+            inode = log.stat().st_ino
+        except OSError:
+            return
+        if self._log_inode not in (0, inode):
+            yield from self._read(log.with_suffix(".1"))
+            self._log_offset = 0
+        self._log_inode = inode
+        yield from self._read(log)
+
+    def _read(self, path: Path) -> Iterator[dict[str, object]]:
+        try:
+            with path.open("rb") as file:
+                file.seek(self._log_offset)
+                data = file.read()
+        except OSError:
+            return
+        whole = data[: data.rfind(b"\n") + 1]
+        self._log_offset += len(whole)
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    yield event

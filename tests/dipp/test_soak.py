@@ -1,0 +1,103 @@
+"""The soak: its invariants find what is wrong, and a short one of a real node passes."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from dipp import cli
+from dipp.hostile import FAULTS
+from dipp.records import Totals
+from dipp.soak.history import History, growth_problem, ledger_problems
+from dipp.soak.page import picture
+from dipp.soak.run import Goal, run_soak
+from dipp.soak.samples import Sample
+from dipp.soak.strikes import STRIKES
+
+
+def fate(batch, t, kind="delivered"):
+    return {"t": t, "event": "fate", "batch": batch, "fate": kind}
+
+
+def test_a_history_in_order_is_fine():
+    history = History()
+    history.take([{"t": 1.0, "event": "start", "batch": 1}, fate(1, 1.5), fate(2, 1.5)])
+    assert (history.problems, history.started) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [
+        ([fate(1, 1.0), fate(1, 2.0, "quarantined")], "batch 1 was delivered, then quarantined"),
+        ([fate(1, 1.0), fate(1, 2.0)], "batch 1 was delivered, then delivered"),
+        ([fate(1, 2.0), fate(2, 1.0)], "the clock went back from 2.0 to 1.0"),
+    ],
+)
+def test_two_fates_and_a_clock_that_goes_back_are_found(events, problem):
+    history = History()
+    history.take(events[:1])
+    history.take(events[1:])
+    assert history.problems == [problem]
+
+
+@pytest.mark.parametrize(
+    ("totals", "sent", "stored", "kept", "found"),
+    [
+        (Totals(taken=3, delivered=2, quarantined=1, images=2), 3, 2, 1, 0),
+        (Totals(taken=3, delivered=2, images=2), 3, 2, 0, 1),
+        (Totals(taken=3, delivered=3, images=3), 4, 3, 0, 1),
+        (Totals(taken=3, delivered=3, images=3), 3, 4, 0, 1),
+        (Totals(taken=3, delivered=3, images=3), 3, 3, 1, 1),
+    ],
+)
+def test_the_ledger_is_compared_with_what_lies_there(totals, sent, stored, kept, found):
+    assert len(list(ledger_problems(totals, sent, stored, kept))) == found
+
+
+def test_growth_is_found_and_a_wobble_is_not():
+    wobble = [50 + n % 3 for n in range(200)]
+    assert growth_problem("x", wobble, 4) == ""
+    assert growth_problem("x", [50 + n / 10 for n in range(200)], 4).startswith("x grew from")
+    # Warming up is no growth.
+    assert growth_problem("x", [10, 20, 30, *[50] * 100], 4) == ""
+    assert growth_problem("x", [], 4) == ""
+
+
+def test_every_hostile_module_of_the_table_exists():
+    assert all(bool(strike.module) != bool(strike.act) for strike in STRIKES)
+    names = {fault.name for fault in FAULTS if fault.python}
+    assert {strike.name for strike in STRIKES if strike.module} <= names
+
+
+def test_a_short_soak_passes_and_everything_is_restored(tmp_path):
+    shares = []
+    result = run_soak(
+        tmp_path, Goal(seed=3, minutes=0.02), lambda state: shares.append(state.share)
+    )
+    assert result.problems == ()
+    assert result.rounds
+    assert result.passed
+    assert sum(result.fates) == result.batches
+    assert result.healed > 0
+    assert shares[-1] == 1.0
+    ElementTree.fromstring(picture(result.samples))
+
+
+def test_the_command_writes_its_reports(tmp_path, capsys):
+    assert cli.main(["soak", "--batches", "100", "--json", "--out", str(tmp_path)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"]
+    assert report["fates"][0] == report["batches"] >= 100
+    assert json.loads((tmp_path / "soak.json").read_text()) == report
+    assert "<h1>Soak</h1>" in (tmp_path / "soak.html").read_text()
+    assert (tmp_path / "soak.svg").read_text().startswith("<svg")
+
+
+def test_a_picture_of_one_sample_is_empty_but_a_picture():
+    sample = Sample(
+        t_s=0, batches=0, node_mb=1, forge_mb=1, hosts_mb=1, node_fds=1, forge_fds=1, host_fds=1,
+        processes=1, segments=0, phase="start",
+    )  # fmt: skip
+    assert ElementTree.fromstring(picture([sample])).tag.endswith("svg")
