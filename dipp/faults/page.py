@@ -39,8 +39,13 @@ th,td{padding:7px 14px;text-align:left;vertical-align:top;border-top:1px solid v
 overflow-wrap:anywhere}th{color:var(--soft);font-weight:600}th:first-child{width:19%}
 th:nth-child(5){width:64px;text-align:right}td:nth-child(5){text-align:right}
 code{font:12.5px ui-monospace,Menlo,Consolas,monospace;color:var(--accent)}.why{color:var(--bad)}
-.none{color:var(--off)}ul{padding-left:20px}footer{color:var(--soft);font-size:13px;margin-top:40px}
+.none{color:var(--off)}ul{padding-left:20px}button{font:inherit;
+color:var(--accent);background:var(--card);border:1px solid var(--line);border-radius:8px;padding:5px 14px;cursor:pointer}
+footer{color:var(--soft);font-size:13px;margin-top:40px}
 """
+
+
+_TOGGLE = "document.querySelectorAll('details').forEach(d=>d.open=!d.open)"
 
 
 def render(report: Report, when: str) -> str:
@@ -63,6 +68,7 @@ def _body(report: Report, when: str) -> Iterator[str]:
         for number, why in report.not_injected:
             yield f'<li id="f{number}"><b>{number}</b> <span class="none">{escape(why)}</span></li>'
         yield "</ul>"
+    yield f'<p><button onclick="{_TOGGLE}">show or hide all injections</button></p>'
     starts = [start for start, _ in GROUPS]
     for (start, title), end in zip(GROUPS, [*starts[1:], 10_000], strict=True):
         cases = [case for case in report.cases if start <= case.id < end]

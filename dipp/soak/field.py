@@ -169,7 +169,9 @@ class Field:
         for _ in range(batches):
             self.shoot(random, GOOD_PIPELINE)
         self.drain()
-        return round(batches / (monotonic_s() - began_s), 1)
+        rate = round(batches / (monotonic_s() - began_s), 1)
+        self.look()
+        return rate
 
     # -- the event log
 

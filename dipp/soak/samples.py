@@ -14,12 +14,13 @@ _MEGABYTE = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One look. Memory is what the processes have resident; `batches` have their fate."""
+    """One look. Memory is what is resident, `host` the largest host; `batches` have their fate."""
 
     t_s: float
     batches: int
     node_mb: float
     forge_mb: float
+    host_mb: float
     hosts_mb: float
     node_fds: int
     forge_fds: int
@@ -32,12 +33,14 @@ class Sample:
 def take_sample(daemon: Daemon, t_s: float, batches: int, phase: str) -> Sample:
     """Look at everything below a node. What has just ended counts as nothing."""
     hosts = daemon.host_pids()
+    memory = list(map(resident_mb, hosts))
     return Sample(
         t_s=round(t_s, 2),
         batches=batches,
         node_mb=resident_mb(daemon.pid),
         forge_mb=resident_mb(daemon.forge_pid),
-        hosts_mb=round(sum(map(resident_mb, hosts)), 1),
+        host_mb=max(memory, default=0.0),
+        hosts_mb=round(sum(memory), 1),
         node_fds=descriptors(daemon.pid),
         forge_fds=descriptors(daemon.forge_pid),
         host_fds=max(map(descriptors, hosts), default=0),

@@ -10,11 +10,21 @@ import pytest
 from dipp import cli
 from dipp.hostile import FAULTS
 from dipp.records import Totals
+from dipp.soak import field, run
 from dipp.soak.history import History, growth_problem, ledger_problems
 from dipp.soak.page import picture
 from dipp.soak.run import Goal, run_soak
 from dipp.soak.samples import Sample
 from dipp.soak.strikes import STRIKES
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Short measurements, and patience with a machine that does other things too."""
+    monkeypatch.setattr(run, "_NOMINAL_BATCHES", 20)
+    monkeypatch.setattr(run, "_MEASURES", 1)
+    monkeypatch.setattr(run, "_RESTORED", 0.05)
+    monkeypatch.setattr(field, "_PING_S", 10.0)
 
 
 def fate(batch, t, kind="delivered"):
@@ -71,7 +81,7 @@ def test_every_hostile_module_of_the_table_exists():
     assert {strike.name for strike in STRIKES if strike.module} <= names
 
 
-def test_a_short_soak_passes_and_everything_is_restored(tmp_path):
+def test_a_short_soak_passes_and_everything_is_restored(tmp_path, small):
     shares = []
     result = run_soak(
         tmp_path, Goal(seed=3, minutes=0.02), lambda state: shares.append(state.share)
@@ -85,7 +95,7 @@ def test_a_short_soak_passes_and_everything_is_restored(tmp_path):
     ElementTree.fromstring(picture(result.samples))
 
 
-def test_the_command_writes_its_reports(tmp_path, capsys):
+def test_the_command_writes_its_reports(tmp_path, capsys, small):
     assert cli.main(["soak", "--batches", "100", "--json", "--out", str(tmp_path)]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["passed"]
@@ -97,7 +107,7 @@ def test_the_command_writes_its_reports(tmp_path, capsys):
 
 def test_a_picture_of_one_sample_is_empty_but_a_picture():
     sample = Sample(
-        t_s=0, batches=0, node_mb=1, forge_mb=1, hosts_mb=1, node_fds=1, forge_fds=1, host_fds=1,
+        t_s=0, batches=0, node_mb=1, forge_mb=1, host_mb=1, hosts_mb=1, node_fds=1, forge_fds=1, host_fds=1,
         processes=1, segments=0, phase="start",
     )  # fmt: skip
     assert ElementTree.fromstring(picture([sample])).tag.endswith("svg")
