@@ -18,6 +18,10 @@ class MisuseError(DishError):
     """The local caller asked for something that cannot be."""
 
 
+class StateInUse(MisuseError):
+    """Another node works on the same state directory."""
+
+
 class ContentError(DishError):
     """Bytes, text or a program that came from elsewhere is wrong."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -304,6 +306,20 @@ def _node_killed(case: Case) -> str:
     return f"3 kills of a node with {killed} processes below it: none outlives it, slots intact"
 
 
+def _second_node(case: Case) -> str:
+    """Start another node on the state of one that runs."""
+    state = case.directory / "state"
+    site = Site(case, state)
+    site.do(site.proc.push(DISH, 30, assemble_one("noop")))
+    command = [sys.executable, "-m", "dish.cli", "serve", "--state", str(state)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    require(second.returncode == 1, f"exit status {second.returncode}: {second.stderr}")
+    require(f"in use by another node (process {os.getpid()})" in second.stderr, second.stderr)
+    require(site.do(site.proc.slots(DISH)) == [30], "the procedures of the first one changed")
+    site.still_works()
+    return f"refused: {second.stderr.strip()}"
+
+
 def _be_node(case: Case, state: Path, ready: Path, turn: int) -> None:
     """Run a node with two procedures until it is killed. Never returns."""
     try:
@@ -352,6 +368,13 @@ def _deleted(case: Case) -> str:
 
 _GOES_ON = "; the node answers and runs the next procedure"
 ROWS: tuple[FaultRow, ...] = (
+    fault_row(
+        70,
+        "second-node-of-plans",
+        "another `dish serve` on the same state",
+        "exit 1, says what is in use and by which process; the first one goes on",
+        _second_node,
+    ),
     fault_row(
         86,
         "bad-arithmetic",

@@ -119,16 +119,19 @@ class DishNode:
         *,
         reboot: Callable[[bool], None] = lambda restart: None,
     ) -> None:
+        """Raises StateInUse if another node has the state directory, OSError."""
         self.config = config
         self.table = prepared.table
         self._loop = loop
+        self._file = ProcedureFile(config.state / "procedures") if config.state else None
+        if self._file is not None:
+            self._file.claim()
         areas = [RamArea(name, size, address) for name, size, address in _AREAS]
         self.node = CspNode(
             loop, address=config.address, identity=_IDENTITY, table=self.table,
             version=config.version, areas=areas, reboot=reboot, seed=config.seed,
         )  # fmt: skip
         self._remote = RemoteTable(self.node.params)
-        self._file = ProcedureFile(config.state / "procedures") if config.state else None
         heap = Heap(config.profile)
         self.store = Store(
             config.profile, prepared.forge.natives, persist=self._persist, admit=heap.admit_push
@@ -240,6 +243,8 @@ class DishNode:
             mirror.stop()
         self.runs.close()
         self.node.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def default_state() -> Path:

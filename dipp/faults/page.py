@@ -40,7 +40,9 @@ overflow-wrap:anywhere}th{color:var(--soft);font-weight:600}th:first-child{width
 th:nth-child(5){width:64px;text-align:right}td:nth-child(5){text-align:right}
 code{font:12.5px ui-monospace,Menlo,Consolas,monospace;color:var(--accent)}.why{color:var(--bad)}
 .none{color:var(--off)}ul{padding-left:20px}button{font:inherit;
-color:var(--accent);background:var(--card);border:1px solid var(--line);border-radius:8px;padding:5px 14px;cursor:pointer}
+color:var(--accent);background:var(--card);
+border:1px solid var(--line);border-radius:8px;padding:5px 14px;
+cursor:pointer}
 footer{color:var(--soft);font-size:13px;margin-top:40px}
 """
 

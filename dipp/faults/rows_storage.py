@@ -22,6 +22,7 @@ from dipp.batch import encode_batch
 from dipp.faults.sabotage import (
     BROKEN,
     CHANGES,
+    KILL,
     RESOURCES,
     Ending,
     Strike,
@@ -256,6 +257,19 @@ def _nth_call_of_the_tree(case: Case) -> str:
     return f"{len(numbers)} of {rule.seen} calls of a batch's process tree failed, one fate each"
 
 
+def _killed_in_the_tree(case: Case) -> str:
+    switch, watch = Switch(), (*RESOURCES, "write", "recvmsg", "close")
+    rule = Strike(0, KILL, when=switch, spares_owner=True)
+    _struck_batch(case, "undisturbed", rule, switch, watch)
+    numbers = sorted(case.random.sample(range(1, rule.seen + 1), min(_RANDOM_CALLS, rule.seen)))
+    struck = []
+    for number in numbers:
+        rule = Strike(number, KILL, when=switch, spares_owner=True)
+        ending = _struck_batch(case, f"{number}", rule, switch, watch)
+        struck.append(ending.struck.name if ending.struck else "none")
+    return f"killed at {len(numbers)} of {rule.seen} calls ({', '.join(struck)}), one fate each"
+
+
 def _ring_wraps(case: Case) -> str:
     geometry = RingGeometry(entries=16, data_bytes=60_000)
     ring, _ = open_ring(case.directory / "images.vmem", geometry, durable=False)
@@ -320,6 +334,11 @@ ROWS: tuple[FaultRow, ...] = (
         id=64, name="nth-call-of-the-process-tree", inject=_nth_call_of_the_tree,
         injected=f"{_RANDOM_CALLS} random opens, maps, forks, pipes of a batch fail in node, forge,"
         " host or child",
+        expected="one fate, the next batch passes",
+    ),
+    FaultRow(
+        id=67, name="forge-host-or-module-killed-at-a-call", inject=_killed_in_the_tree,
+        injected=f"SIGKILL of forge, host or module child at {_RANDOM_CALLS} random calls",
         expected="one fate, the next batch passes",
     ),
     FaultRow(

@@ -42,6 +42,7 @@ _NOTIF = struct.Struct("<QIIiIQ6Q")
 _RESPONSE = struct.Struct("<QqiI")
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 _CONTINUE = 1
+_OWNER = struct.Struct("<q")
 _DEADLINE_S = 60.0
 
 KILL = -1
@@ -62,6 +63,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "mq_open": (240, 180), "mq_timedreceive": (243, 183), "mq_unlink": (241, 181),
     "pipe2": (293, 59), "socketpair": (53, 199), "flock": (73, 32),
     "shmget": (29, 194), "pidfd_open": (434, 434), "dup": (32, 23), "fcntl": (72, 25),
+    "recvmsg": (47, 212),
 }  # fmt: skip
 CHANGES = (
     "openat", "open", "write", "pwrite64", "writev", "fsync", "fdatasync", "ftruncate",
@@ -213,28 +215,39 @@ class Switch:
 
     def set(self, on: bool) -> None:
         """Turn it on or off, from either side."""
-        self._memory[0] = on
+        self._memory[: _OWNER.size] = _OWNER.pack(os.getpid() if on else 0)
 
     @property
-    def is_on(self) -> bool:
-        """Say whether it is on."""
-        return bool(self._memory[0])
+    def owner(self) -> int:
+        """The process that turned it on, 0 while it is off."""
+        return int(_OWNER.unpack(self._memory[: _OWNER.size])[0])
 
 
 class Strike:
-    """A rule that strikes the call of a number and `width - 1` after it, counted while `when`."""
+    """A rule that strikes the call of a number and `width - 1` after it, counted while `when`.
+
+    `spares_owner` leaves out the process that turned the switch on: what is below it is struck.
+    """
 
     def __init__(
-        self, number: int, decision: int, *, width: int = 1, when: Switch | None = None
+        self,
+        number: int,
+        decision: int,
+        *,
+        width: int = 1,
+        when: Switch | None = None,
+        spares_owner: bool = False,
     ) -> None:
         self.seen = 0
+        self._spares_owner = spares_owner
         self._struck = range(number, number + width)
         self._decision = decision
         self._when = when
 
     def __call__(self, call: Call) -> int:
         """Decide about one call."""
-        if self._when is not None and not self._when.is_on:
+        owner = self._when.owner if self._when is not None else -1
+        if not owner or (self._spares_owner and call.pid == owner):
             return 0
         self.seen += 1
         return self._decision if self.seen in self._struck else 0

@@ -107,7 +107,7 @@ def test_the_command_writes_its_reports(tmp_path, capsys, small):
 
 def test_a_picture_of_one_sample_is_empty_but_a_picture():
     sample = Sample(
-        t_s=0, batches=0, node_mb=1, forge_mb=1, host_mb=1, hosts_mb=1, node_fds=1, forge_fds=1, host_fds=1,
-        processes=1, segments=0, phase="start",
+        t_s=0, batches=0, node_mb=1, forge_mb=1, host_mb=1, hosts_mb=1, node_fds=1, forge_fds=1,
+        host_fds=1,        processes=1, segments=0, phase="start",
     )  # fmt: skip
     assert ElementTree.fromstring(picture([sample])).tag.endswith("svg")

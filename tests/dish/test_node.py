@@ -21,6 +21,7 @@ from csp.testing import Network
 from csp.vmem.client import VmemClient
 from dish.asm import assemble_one
 from dish.client import ProcClient
+from dish.errors import StateInUse
 from dish.node import DishConfig, DishNode, prepare
 from dish.params import NO_SLOT
 from dish.profile import PROFILES
@@ -353,17 +354,26 @@ def test_pushed_procedures_survive_a_restart(site, tmp_path):
     here.do(here.proc.push(DISH, 30, assemble_one("set p_uint8[0] 1")))
     here.do(here.proc.push(DISH, 31, assemble_one("noop")))
     here.do(here.proc.delete(DISH, 31))
+    here.dish.close()
     again = site(state=tmp_path)
     assert again.do(again.proc.slots(DISH)) == [30]
     assert again.do(again.proc.pull(DISH, 30)) == assemble_one("set p_uint8[0] 1")
 
 
+def test_a_second_node_on_one_state_is_refused(site, tmp_path):
+    here = site(state=tmp_path)
+    with pytest.raises(StateInUse, match=rf"in use by another node \(process {os.getpid()}\)"):
+        site(state=tmp_path)
+    here.dish.close()
+    site(state=tmp_path)
+
+
 def test_a_full_disk_refuses_the_push_and_keeps_the_store(site, tmp_path):
     here = site(state=tmp_path / "state")
-    (tmp_path / "state").write_text("a file where the folder should be")
+    (tmp_path / "state" / "procedures.new").mkdir()
     with pytest.raises(Refused):
         here.do(here.proc.push(DISH, 30, assemble_one("noop")))
     assert here.do(here.proc.slots(DISH)) == []
-    (tmp_path / "state").unlink()
+    (tmp_path / "state" / "procedures.new").rmdir()
     here.do(here.proc.push(DISH, 30, assemble_one("noop")))
     assert here.do(here.proc.slots(DISH)) == [30]
