@@ -27,7 +27,9 @@ LONG = {
     "killed-at-random-times", "nth-call-of-the-process-tree", "nth-call-of-the-stores",
     "fork-fails", "shared-memory-exhausted", "queue-full-absent-unlinked-foreign",
     "killed-at-every-call", "done-around-the-deadline", "bad-neighbour", "sigterm-in-mid-batch",
-    "disk-full",
+    "disk-full", "second-node", "second-node-of-plans", "forge-dies-too-often",
+    "forge-host-or-module-killed-at-a-call", "bits-of-ring-and-journal",
+    "bit-flip-in-stored-configuration",
 }  # fmt: skip
 
 

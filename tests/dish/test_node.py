@@ -21,7 +21,6 @@ from csp.testing import Network
 from csp.vmem.client import VmemClient
 from dish.asm import assemble_one
 from dish.client import ProcClient
-from dish.errors import StateInUse
 from dish.node import DishConfig, DishNode, prepare
 from dish.params import NO_SLOT
 from dish.profile import PROFILES
@@ -358,14 +357,6 @@ def test_pushed_procedures_survive_a_restart(site, tmp_path):
     again = site(state=tmp_path)
     assert again.do(again.proc.slots(DISH)) == [30]
     assert again.do(again.proc.pull(DISH, 30)) == assemble_one("set p_uint8[0] 1")
-
-
-def test_a_second_node_on_one_state_is_refused(site, tmp_path):
-    here = site(state=tmp_path)
-    with pytest.raises(StateInUse, match=rf"in use by another node \(process {os.getpid()}\)"):
-        site(state=tmp_path)
-    here.dish.close()
-    site(state=tmp_path)
 
 
 def test_a_full_disk_refuses_the_push_and_keeps_the_store(site, tmp_path):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dish.asm import assemble_one
-from dish.errors import DecodeError, MisuseError, StoreError
+from dish.errors import DecodeError, MisuseError, StateInUse, StoreError
 from dish.profile import PROFILES, Profile
 from dish.program import NOOP, Procedure
 from dish.storage import ProcedureFile
@@ -176,3 +176,15 @@ def test_a_kill_during_a_save_leaves_a_complete_set(tmp_path):
         lengths = {len(procedure) for procedure in loaded.procedures.values()}
         assert (len(loaded.procedures), len(lengths)) == (25, 1)
         assert loaded.problem == ""
+
+
+def test_a_file_belongs_to_one_node_until_it_is_closed(tmp_path):
+    first, second = ProcedureFile(tmp_path / "procedures"), ProcedureFile(tmp_path / "procedures")
+    first.claim()
+    first.claim()
+    with pytest.raises(StateInUse, match=rf"in use by another node \(process {os.getpid()}\)"):
+        second.claim()
+    first.close()
+    first.close()
+    second.claim()
+    second.close()
