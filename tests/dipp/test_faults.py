@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from csp import packet
 from csp.faultrow import FaultRow, NotInjected, Violation
+from csp.stack import Stack
 from dipp import cli
+from dipp.configuration import Configuration
 from dipp.errors import Code
 from dipp.faults import rows_module
 from dipp.faults.catalogue import CATALOGUE, LAST_ID, Entry
@@ -20,6 +23,10 @@ from dipp.faults.pytests import run_tests
 from dipp.faults.rows import all_rows
 from dipp.faults.verdict import Report, Verdict, conclude
 from dipp.hostile import FAULTS
+from dipp.modulefiles import ModuleLibrary
+from dipp.processing import Processor
+from dipp.ringindex import RingIndex
+from dish.store import Store
 
 TESTS = Path(__file__).parents[1]
 # Run by the campaign; here they would only take time that the tests of these parts take already.
@@ -171,3 +178,26 @@ def test_the_page_escapes_and_shows_how_to_repeat():
     assert "<u>" not in page
     assert "dipp faults --only 1 --seed 7" in page
     assert "http" not in page
+
+
+# What a row looks at, broken on purpose: row, object, attribute, what to put there.
+BREAKS = [
+    ("configuration-is-no-message", Configuration, "_reject", lambda *args: None),
+    ("definition-that-cannot-be", Configuration, "_reject", lambda *args: None),
+    ("ring-wraps-while-it-is-read", RingIndex, "holds", lambda *args: True),
+    ("killed-at-every-call", Processor, "settle_deliveries", lambda self: None),
+    ("duplicates", Stack, "_is_duplicate", lambda *args: False),
+    ("corrupt-bytes", packet, "_strip_crc", lambda frame, start: frame[start:-4]),
+    ("malformed-frames", Stack, "_authenticated", lambda self, packet: packet),
+    ("no-plain-file", ModuleLibrary, "find", lambda self, name: None),
+    ("running-procedure-deleted", Store, "delete", lambda self, slot: True),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "attribute", "broken"), BREAKS, ids=lambda x: str(x)[:30]
+)
+def test_the_oracle_finds_what_is_broken(name, owner, attribute, broken, monkeypatch):
+    (row,) = [row for row in all_rows() if row.name == name]
+    monkeypatch.setattr(owner, attribute, broken)
+    assert inject_row(row, seed=1).problems
