@@ -12,6 +12,7 @@ from typing import Any
 import posix_ipc
 import pytest
 
+from dipp.errors import MisuseError
 from dipp.intake import Empty, Intake, Taken
 from dipp.message import BatchMessage, encode_legacy, encode_message
 
@@ -199,3 +200,37 @@ def test_nothing_landed_is_nothing_found(name: str, tmp_path: Path) -> None:
     again = Intake(name, tmp_path / "intake")
     assert again.recover() is None
     again.close()
+
+
+def test_two_exclusive_readers_the_second_refuses_and_says_who(name: str, tmp_path: Path) -> None:
+    first = Intake(name, tmp_path / "first", exclusive=True)
+    first.claim()
+    second = Intake(name, tmp_path / "second", exclusive=True)
+    with pytest.raises(MisuseError, match=rf"read by another node \(process {os.getpid()}\)"):
+        second.claim()
+    send(name, BODY)
+    assert second.take(1) is Empty.NO_QUEUE
+    assert isinstance(first.take(1), Taken)
+    first.release()
+    first.close()
+    second.claim()
+    second.close()
+
+
+def test_an_exclusive_reader_keeps_the_queue_that_is_made_anew(name: str, tmp_path: Path) -> None:
+    first = Intake(name, tmp_path / "first", exclusive=True)
+    first.claim()
+    posix_ipc.unlink_message_queue(name)
+    assert first.ensure()
+    second = Intake(name, tmp_path / "second", exclusive=True)
+    with pytest.raises(MisuseError):
+        second.claim()
+    second.close()
+    first.close()
+
+
+def test_without_a_queue_there_is_nothing_to_claim(tmp_path: Path) -> None:
+    intake = Intake("/no/such/queue", tmp_path / "intake", exclusive=True)
+    intake.claim()
+    assert intake.take(1) is Empty.NO_QUEUE
+    intake.close()

@@ -14,7 +14,9 @@ import posix_ipc
 import pytest
 
 from dipp import processing, worker
+from dipp.faults.sabotage import run_sabotaged
 from dipp.rig import Camera, FakeRunner, Rig, unique
+from dipp.segment import remove_segment
 
 CALLS = (
     (os, "open"), (os, "pwrite"), (os, "write"), (os, "replace"), (os, "fdatasync"),
@@ -86,3 +88,15 @@ def test_every_call_may_fail(
         if not saboteur.struck:
             break
     assert number > 8
+
+
+def test_a_node_without_a_free_descriptor_removes_segments(camera: Camera) -> None:
+    name, _ = camera.make(b"abc")
+    status = os.stat(f"/dev/shm{name}")
+
+    def remove() -> None:
+        os._exit(0 if remove_segment(name, status.st_dev, status.st_ino) else 7)
+
+    ending = run_sabotaged(remove, ["openat", "open"], lambda call: errno.EMFILE)
+    assert ending.status == 0
+    assert not camera.exists(name)
