@@ -24,7 +24,7 @@ class PidNamespaces:
 
     def __init__(self, is_enabled: bool = True) -> None:
         self._own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._is_enabled = is_enabled
+        self._is_enabled = is_enabled and _can_return(self._own_fd)
 
     def fork(self) -> tuple[int, bool]:
         """Fork; return the number (0 in the child) and whether there is a new namespace.
@@ -41,6 +41,15 @@ class PidNamespaces:
             if pid != 0 and is_separate and _LIBC.setns(self._own_fd, _CLONE_NEWPID) != 0:
                 # Then plain forks would fail once process 1 is dead; stop using namespaces.
                 raise OSError(ctypes.get_errno(), "setns")
+
+
+def _can_return(own_fd: int) -> bool:
+    """Say whether this process may go back to its own PID namespace after having left it.
+
+    Not root of a user namespace, a container for example: the way out is open to it, the way back
+    is not, and then its second child would be the last. Nothing is changed.
+    """
+    return int(_LIBC.setns(own_fd, _CLONE_NEWPID)) == 0
 
 
 def separate_ipc() -> bool:
@@ -61,7 +70,9 @@ def probe_namespaces() -> bool:
     if pid == 0:
         status = 1
         with contextlib.suppress(BaseException):  # boundary: a probe only answers
-            status = 0 if _LIBC.unshare(_CLONE_NEWPID | _CLONE_NEWIPC) == 0 else 1
+            own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            can = _can_return(own_fd) and _LIBC.unshare(_CLONE_NEWPID | _CLONE_NEWIPC) == 0
+            status = 0 if can else 1
         os._exit(status)
     _, status = os.waitpid(pid, 0)
     return status == 0
