@@ -30,14 +30,25 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "Put a real node under load, let random combinations of 2 or 3 faults strike, check after"
         " each that every batch has one fate and nothing is left; then see that it works as before."
     )
-    parser.add_argument("--minutes", type=float, default=DEFAULT_MINUTES, metavar="M",
+    parser.add_argument("--minutes", type=_positive, default=DEFAULT_MINUTES, metavar="M",
                         help="how long faults strike, default %(default)g")  # fmt: skip
-    parser.add_argument("--batches", type=int, default=0, metavar="N",
+    parser.add_argument("--batches", type=_count, default=0, metavar="N",
                         help="instead: N tiny batches, no fault; all stays flat")  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, help="of all that is random, default 1")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR",
                         help=f"where the report goes, default {DEFAULT_OUT}")  # fmt: skip
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    return int(_positive(text))
 
 
 def run(arguments: argparse.Namespace) -> int:

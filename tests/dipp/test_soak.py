@@ -111,3 +111,10 @@ def test_a_picture_of_one_sample_is_empty_but_a_picture():
         host_fds=1,        processes=1, segments=0, phase="start",
     )  # fmt: skip
     assert ElementTree.fromstring(picture([sample])).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("words", [["--minutes", "0"], ["--minutes", "nan"], ["--batches", "-1"]])
+def test_wrong_use_is_2(words):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["soak", *words])
+    assert exit_info.value.code == 2
