@@ -199,8 +199,21 @@ def no_leaks(*places: str | Path) -> Iterator[None]:
 
 
 def _sysv_ids() -> frozenset[str]:
+    """Return the System V segments but those that a stranger who is still there has made."""
     try:
         lines = Path("/proc/sysvipc/shm").read_text(encoding="ascii").splitlines()[1:]
     except FileNotFoundError:
         return frozenset()
-    return frozenset(line.split()[1] for line in lines)
+    rows = [line.split() for line in lines]
+    return frozenset(row[1] for row in rows if not _is_stranger(int(row[4])))
+
+
+def _is_stranger(pid: int) -> bool:
+    """Say whether a process lives and is neither this one nor below it."""
+    if pid <= 0 or not Path(f"/proc/{pid}").exists():
+        return False
+    while pid > 1:
+        if pid == os.getpid():
+            return False
+        pid = parent_of(pid)
+    return True
