@@ -147,7 +147,7 @@ _NODE_FAULTS = (
     _entry(69, "restart intensity reached",
            *_at("dipp/test_supervisor_table", "intensity_gives_up_and_is_rearmed")),
     _entry(70, "two supervisors",
-           *_at("dipp/test_serve", "two_daemons_on_one_state_the_second_refuses")),
+           *_at("dipp/test_serve", "a_second_daemon_refuses_and_the_first_goes_on")),
     _entry(71, "clock jumps",
            *_at("dipp/test_clock_jumps", "deadlines_hold_while_the_wall_clock_jumps")),
     _entry(72, "process number used again",

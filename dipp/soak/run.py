@@ -22,6 +22,8 @@ _RESTORED = 0.6
 _MEASURES = 3
 _GROWTH_MB = 8.0
 _SPARE_FDS = 2
+# A host holds some for each child that stands by, and has more of them when batches come faster.
+_SPARE_HOST_FDS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +196,7 @@ class _Soak:
             ("memory of a host in MB", [each.host_mb for each in series], _GROWTH_MB),
             ("descriptors of the node", [each.node_fds for each in series], _SPARE_FDS),
             ("descriptors of the forge", [each.forge_fds for each in series], _SPARE_FDS),
-            ("descriptors of a host", [each.host_fds for each in series], _SPARE_FDS),
+            ("descriptors of a host", [each.host_fds for each in series], _SPARE_HOST_FDS),
         ):
             problem = growth_problem(name, values, allowed)
             if problem:

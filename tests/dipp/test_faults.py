@@ -195,7 +195,7 @@ BREAKS = [
 
 
 @pytest.mark.parametrize(
-    ("name", "owner", "attribute", "broken"), BREAKS, ids=lambda x: str(x)[:30]
+    ("name", "owner", "attribute", "broken"), BREAKS, ids=[each[0] for each in BREAKS]
 )
 def test_the_oracle_finds_what_is_broken(name, owner, attribute, broken, monkeypatch):
     (row,) = [row for row in all_rows() if row.name == name]
