@@ -55,7 +55,8 @@ def ledger_problems(totals: Totals, sent: int, stored: int, kept: int) -> Iterat
         yield f"{totals.taken} batches taken, {fates} fates"
     if totals.taken != sent:
         yield f"{sent} batches announced, {totals.taken} taken"
-    if stored > totals.images:
+    # A failed image may be there as a thumbnail.
+    if stored > totals.images + totals.quarantined:
         yield f"{stored} images in the ring, {totals.images} were delivered"
     if kept > totals.quarantined:
         yield f"{kept} batches in the quarantine, the journal knows {totals.quarantined}"
