@@ -22,9 +22,8 @@ from modules.aurora.raster import (
     Frame,
     clean_slit,
     despike,
-    gather,
-    native_numbers,
     rasterise,
+    resample,
 )
 from modules.aurora.snr import Cells, crop_cells
 from modules.aurora.unet import OUTPUT_CELLS
@@ -55,12 +54,12 @@ def empty_disc(planes: int) -> Floats:
 
 def make_truth(scene: Scene, cells: Cells) -> Truth:
     """Resample the aurora without noise in the same way."""
-    numbers, values = [], []
+    swaths, values = [], []
     for swath in scene.swaths:
         seen = np.isfinite(swath.planes[..., 7]).any(axis=0)
-        numbers.append(native_numbers(swath.planes[:, seen], Frame()))
+        swaths.append(swath.planes[:, seen])
         values.append(np.ascontiguousarray(swath.aurora[:, seen]).reshape(-1, 1))
-    disc = gather(numbers, values, empty_disc(1), averaged=1)[..., 0]
+    disc = resample(swaths, values, Frame(), empty_disc(1), averaged=1)[..., 0]
     side = 2 * CELLS
     part = np.nan_to_num(disc[CROP_TOP : CROP_TOP + side, CROP_LEFT : CROP_LEFT + side])
     light = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)

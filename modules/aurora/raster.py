@@ -22,10 +22,8 @@ from modules.aurora.planes import (
     DISC_HEIGHT,
     DISC_WIDTH,
     RADIUS_PX,
-    Array,
     Bools,
     Floats,
-    Ints,
     Swath,
 )
 
@@ -41,6 +39,8 @@ DISC_ORDER: Final = (
 # Only these may be averaged where swaths overlap; a mean of longitudes is wrong at 0 = 360.
 _AVERAGED: Final = 4
 _MAX_REFINEMENT: Final = 12
+# Rows of a swath that are refined at a time.
+_STRIP: Final = 16
 # Sub-samples per picture pixel and axis; what remains open is closed afterwards.
 _DENSITY: Final = 0.75
 # Distances between pixels change slowly: every so many rows or columns tell enough.
@@ -48,6 +48,9 @@ _SAMPLED: Final = 16
 # Rows this much further apart than usual have missing rows between them.
 _GAP: Final = 1.8
 _MAX_GAP_ROWS: Final = 64
+# Picture pixels that are filled at a time: what they need stays in the cache of the processor, and
+# no new page of memory is touched for it, which costs more than all the arithmetic.
+_BLOCK: Final = 8 * DISC_WIDTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,77 +89,138 @@ def despike(planes: Floats) -> int:
 def rasterise(swaths: Sequence[Floats], frame: Frame, out: Floats) -> Floats:
     """Resample swaths into `out`, float32 (height, width, 6); NaN where nothing was seen."""
     values = [swath[..., DISC_ORDER].reshape(-1, len(DISC_ORDER)) for swath in swaths]
-    numbers = [native_numbers(swath, frame) for swath in swaths]
-    return gather(numbers, values, out, averaged=_AVERAGED)
+    return resample(swaths, values, frame, out, averaged=_AVERAGED)
 
 
-def gather(
-    numbers: Sequence[Ints], values: Sequence[Floats], out: Floats, *, averaged: int
+def resample(
+    swaths: Sequence[Floats],
+    values: Sequence[Floats],
+    frame: Frame,
+    out: Floats,
+    *,
+    averaged: int,
 ) -> Floats:
-    """Fill `out` from native pixels by number; the first `averaged` planes are means."""
-    flat = out.reshape(-1, out.shape[-1])
-    nothing = np.full((1, out.shape[-1]), np.nan, np.float32)
-    table = np.concatenate((*values, nothing))
-    has_data = np.isfinite(table[:, 0])
+    """Fill `out` with values of the native pixels; the first `averaged` planes are means.
+
+    `values` are float32 (native pixels, planes), whose first plane is NaN where there are no data.
+    """
+    numbers, empty = _number(values)
     # The last row of the table stands for "nothing": -1 counts from the end.
-    best = np.empty(0, np.int32)
-    overlaps: list[tuple[Array, Array]] = []
-    offset = 0
+    table = np.empty((sum(map(len, values)) + 1, out.shape[-1]), np.float32)
+    table[-1] = np.nan
     for number, value in zip(numbers, values, strict=True):
-        if offset == 0:
-            best, offset = number.copy(), len(value)
-            continue
-        shifted = np.where(number >= 0, number + np.int32(offset), np.int32(-1))
-        both = np.flatnonzero((shifted >= 0) & (best >= 0))
-        now, before = has_data[shifted[both]], has_data[best[both]]
-        best = np.where(best < 0, shifted, best)
-        best[both[now & ~before]] = shifted[both[now & ~before]]
-        overlaps.append((both[now & before], shifted[both[now & before]]))
-        offset += len(value)
-    np.take(table, best, axis=0, out=flat, mode="wrap")
-    share = np.ones(len(flat), np.float32) if any(len(at) for at, _ in overlaps) else None
-    for at, number in overlaps:
-        if share is None or not len(at):
-            continue
-        share[at] += 1
-        mean = flat[at, :averaged]
-        flat[at, :averaged] = mean + (table[number, :averaged] - mean) / share[at][:, None]
+        table[number.astype(np.intp)] = value
+    pictures = [
+        _locate(swath, number.reshape(swath.shape[:2]), frame)
+        for swath, number in zip(swaths, numbers, strict=True)
+    ]
+    heads = np.ascontiguousarray(table[:, :averaged]) if len(swaths) > 1 else table
+    flat = out.reshape(-1, out.shape[-1])
+    for start in range(0, len(flat), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        _fill(flat[part], [picture[part] for picture in pictures], table, heads, empty)
     return out
 
 
-def native_numbers(planes: Floats, frame: Frame) -> Ints:
+def _number(values: Sequence[Floats]) -> tuple[list[Floats], int]:
+    """Number native pixels so that the largest number is the one to show.
+
+    Those without data come first, then the last swath, and the first swath at the end. Returns the
+    numbers by swath and how many are without data. Numbers are float32: exact, as an observation
+    has less than 2^24 native pixels.
+    """
+    has_data = [np.isfinite(value[:, 0]) for value in values]
+    empty = sum(int((~seen).sum()) for seen in has_data)
+    next_blind, next_seen = empty, empty
+    numbers = []
+    for seen in reversed(has_data):
+        number = np.empty(len(seen), np.float32)
+        count = int(seen.sum())
+        number[seen] = np.arange(next_seen, next_seen + count, dtype=np.float32)
+        next_blind, next_seen = next_blind - (len(seen) - count), next_seen + count
+        number[~seen] = np.arange(next_blind, next_blind + len(seen) - count, dtype=np.float32)
+        numbers.append(number)
+    return numbers[::-1], empty
+
+
+def _fill(
+    out: Floats, pictures: Sequence[Floats], table: Floats, heads: Floats, empty: int
+) -> None:
+    """Fill some picture pixels; where several swaths have data, with means of the first planes."""
+    best = pictures[0]
+    if len(pictures) == 1:
+        np.take(table, best.astype(np.intp), axis=0, out=out, mode="wrap")
+        return
+    second = np.full_like(best, -1)
+    more: list[Floats] = []
+    for picture in pictures[1:]:
+        hidden = np.minimum(best, picture)
+        best = np.maximum(best, picture)
+        third = np.minimum(second, hidden)
+        second = np.maximum(second, hidden)
+        if third.max() >= empty:
+            more.append(third)
+    shown = best.astype(np.intp)
+    np.take(table, shown, axis=0, out=out, mode="wrap")
+    if second.max() < empty:
+        return
+    # What is seen once is averaged with itself.
+    np.copyto(second, best, where=second < empty)
+    mean, added = np.take(heads, shown, axis=0), np.take(heads, second.astype(np.intp), axis=0)
+    mean += added
+    mean *= np.float32(0.5)
+    # Plane by plane, because inner loops over four numbers cost more than all the rest.
+    for plane in range(heads.shape[1]):
+        out[:, plane] = mean[:, plane]
+    share = np.full(len(out), 2, np.float32)
+    for third in more:
+        at = np.flatnonzero(third >= empty)
+        share[at] += 1
+        mean = out[at, : heads.shape[1]]
+        added = np.take(heads, third[at].astype(np.intp), axis=0)
+        out[at, : heads.shape[1]] = mean + (added - mean) / share[at, None]
+
+
+def _locate(planes: Floats, numbers: Floats, frame: Frame) -> Floats:
     """Return for every picture pixel the number of the native pixel seen there, or -1."""
-    rows, columns = planes.shape[:2]
     # One element more than the picture, for everything that falls outside of it.
     picture = np.full(frame.height * frame.width + 1, -1, np.float32)
-    places = np.empty((2, rows, columns), np.float32)
+    places = np.empty((2, *numbers.shape), np.float32)
     np.multiply(planes[..., Swath.SKY_X], frame.radius, out=places[0])
     np.multiply(planes[..., Swath.SKY_Y], -frame.radius, out=places[1])
     if places.size and np.isfinite(places).any():
-        natives = np.arange(rows * columns, dtype=np.float32).reshape(rows, columns)
-        _scatter(*_bridge_gaps(_fill_rows(places), natives), frame, picture)
+        _scatter(*_bridge_gaps(_fill_rows(places), numbers), frame, picture)
     image = picture[:-1].reshape(frame.height, frame.width)
     # Sub-samples may lie a little more than a pixel apart: close the holes between them.
     kernel = np.ones((3, 3), np.uint8)
-    seen = (image >= 0).astype(np.uint8)
-    holes = cv2.morphologyEx(seen, cv2.MORPH_CLOSE, kernel) > seen
-    image[holes] = cv2.dilate(image, kernel)[holes]
-    return picture[:-1].astype(np.int32)
+    seen = (image >= 0).view(np.uint8)
+    holes = cv2.bitwise_xor(cv2.morphologyEx(seen, cv2.MORPH_CLOSE, kernel), seen)
+    cv2.copyTo(cv2.dilate(image, kernel), holes, image)
+    return picture[:-1]
 
 
 def _scatter(places: Floats, natives: Floats, frame: Frame, picture: Floats) -> None:
     """Leave the number of every native pixel wherever one of its sub-samples falls."""
     factor = _refinement(places)
-    size = (natives.shape[1] * factor, natives.shape[0] * factor)
-    # Half a pixel is added before the cut to whole pixels.
-    column = cv2.resize(places[0] + np.float32(frame.centre_x + 0.5), size).astype(np.int32)
-    row = cv2.resize(places[1] + np.float32(frame.centre_y + 0.5), size).astype(np.int32)
-    # As unsigned, what is negative (and NaN, which is cut to the least integer) is far too large.
-    inside = (column.view(np.uint32) < frame.width) & (row.view(np.uint32) < frame.height)
-    row *= np.int32(frame.width)
-    row += column
-    row[~inside] = len(picture) - 1
-    picture[row] = cv2.resize(natives, size, interpolation=cv2.INTER_NEAREST)
+    rows = natives.shape[0]
+    for first in range(0, rows, _STRIP):
+        last = min(first + _STRIP, rows)
+        # With a neighbour on either side, the strip is refined as the whole would be.
+        low, high = max(first - 1, 0), min(last + 1, rows)
+        size = (natives.shape[1] * factor, (high - low) * factor)
+        kept = slice((first - low) * factor, (last - low) * factor)
+        # Half a pixel is added before the cut to whole pixels.
+        column, row = (
+            cv2.resize(plane[low:high] + np.float32(centre + 0.5), size)[kept].astype(np.int32)
+            for plane, centre in zip(places, (frame.centre_x, frame.centre_y), strict=True)
+        )
+        # As unsigned, what is negative (and NaN, cut to the least integer) is far too large.
+        outside = (column.view(np.uint32) >= frame.width) | (row.view(np.uint32) >= frame.height)
+        row *= np.int32(frame.width)
+        row += column
+        row[outside] = len(picture) - 1
+        number = cv2.resize(natives[low:high], size, interpolation=cv2.INTER_NEAREST)[kept]
+        picture[row] = number
 
 
 def _refinement(places: Floats) -> int:

@@ -30,10 +30,13 @@ from modules.aurora.planes import (
 
 _ROUNDS: Final = 6
 _RIDGE: Final = 1e-3
+_FIT_CELLS: Final = 4000
 _MAD: Final = 1.4826
 _LEAST_ERROR: Final = np.float32(0.2)
 _LEAST_COVER: Final = 0.35
 _TINY: Final = 1e-9
+# Planes of a disc image that cells have too.
+_CELL_PLANES: Final = (Disc.RADIANCE, Disc.ERROR, Disc.SOLAR_ZENITH, Disc.EMISSION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +95,33 @@ class SnrResult:
 def crop_cells(disc: Floats) -> Cells:
     """Average the crop of a disc image 2 x 2 over its known pixels."""
     side = 2 * CELLS
-    part = disc[CROP_TOP : CROP_TOP + side, CROP_LEFT : CROP_LEFT + side, : Disc.EMISSION + 1]
-    part = np.ascontiguousarray(part)
-    known = np.isfinite(part).all(axis=2)
-    part[~known] = 0
-    share = cv2.resize(known.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    means = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    good = share > 0.49
-    scale = np.where(good, 1 / np.maximum(share, np.float32(0.25)), np.float32(np.nan))
-    means = means * scale[..., None]
+    part = disc[CROP_TOP : CROP_TOP + side, CROP_LEFT : CROP_LEFT + side]
+    whole = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    means = [np.asarray(cv2.extractChannel(whole, plane), np.float32) for plane in _CELL_PLANES]
+    known: Bools = np.logical_and.reduce([np.isfinite(mean) for mean in means])
+    # Where any of the four pixels is unknown the mean is NaN, and made anew from those that are.
+    rows, columns = np.nonzero(~known)
+    totals, counts = _sums(part, rows, columns)
+    known[rows, columns] = counts >= 2
+    for mean, total in zip(means, totals, strict=True):
+        mean[rows, columns] = np.where(counts >= 2, total / np.maximum(counts, 1), np.nan)
+    radiance, error, solar_zenith, emission = means
     return Cells(
-        radiance=np.ascontiguousarray(means[..., Disc.RADIANCE]),
-        error=np.ascontiguousarray(means[..., Disc.ERROR]),
-        solar_zenith=np.ascontiguousarray(means[..., Disc.SOLAR_ZENITH]),
-        emission=np.ascontiguousarray(means[..., Disc.EMISSION]),
-        known=good,
+        radiance=radiance, error=error, solar_zenith=solar_zenith, emission=emission, known=known
     )
+
+
+def _sums(part: Floats, rows: Array, columns: Array) -> tuple[Floats, Floats]:
+    """Return the sums over the known pixels of some cells, (4, cells), and how many these are."""
+    totals = np.zeros((len(_CELL_PLANES), len(rows)), np.float32)
+    counts = np.zeros(len(rows), np.float32)
+    for down in (0, 1):
+        for across in (0, 1):
+            pixels = part[2 * rows + down, 2 * columns + across][:, _CELL_PLANES].T
+            seen = np.isfinite(pixels).all(axis=0)
+            totals += np.where(seen, pixels, np.float32(0))
+            counts += seen.astype(np.float32)
+    return totals, counts
 
 
 def night_mask(cells: Cells, settings: SnrSettings) -> Bools:
@@ -150,22 +164,40 @@ def detect(cells: Cells, settings: SnrSettings) -> SnrResult:
 
 
 def fit_background(cells: Cells, mask: Bools) -> Array:
-    """Fit the smooth model to the cells of the mask; return it there, in R."""
+    """Fit the smooth model to the cells of the mask; return it there, in R.
+
+    All rounds but the last look at some thousand of the cells, evenly spread: enough to tell which
+    ones stand out.
+    """
     terms = _terms(cells, mask)
-    light = cells.radiance[mask].astype(np.float64)
     weight = 1 / np.maximum(cells.error[mask], _LEAST_ERROR).astype(np.float64)
-    scaled_terms, scaled_light = terms * weight, light * weight
-    robust = np.ones_like(light)
-    factors = np.zeros(len(terms))
-    for _ in range(_ROUNDS):
-        weighted = scaled_terms * robust
-        normal = weighted @ scaled_terms.T
-        normal[np.diag_indices_from(normal)] += _RIDGE
-        factors = np.linalg.solve(normal, weighted @ scaled_light)
-        z = scaled_light - factors @ scaled_terms
-        z /= max(_MAD * median(np.abs(z)), _TINY)
-        robust = np.minimum((1.5 / np.maximum(z, 1.5)) ** 2, np.where(z < -3, 0.3, 1.0))
-    return factors @ terms
+    # The last row is the light, so that one product gives both sides of the normal equations.
+    rows = np.concatenate((terms, cells.radiance[mask][None])) * weight
+    some = np.ascontiguousarray(rows[:, :: max(1, rows.shape[1] // _FIT_CELLS)])
+    robust = np.ones(some.shape[1])
+    for _ in range(_ROUNDS - 1):
+        robust = _trust(some, _solve(some, robust))
+    if some.shape != rows.shape:
+        robust = _trust(rows, _solve(some, robust))
+    return _solve(rows, robust) @ terms
+
+
+def _solve(rows: Array, robust: Array) -> Array:
+    """Return the factors of the terms by weighted least squares."""
+    both: Array = (rows[:-1] * robust) @ rows.T
+    normal: Array = both[:, :-1]
+    normal[np.diag_indices_from(normal)] += _RIDGE
+    factors: Array = np.linalg.solve(normal, both[:, -1])
+    return factors
+
+
+def _trust(rows: Array, factors: Array) -> Array:
+    """Return how much each cell counts in the next round: less, the more it stands out."""
+    z = rows[-1] - factors @ rows[:-1]
+    z /= max(_MAD * median(np.abs(z)), _TINY)
+    robust: Array = (1.5 / np.maximum(z, 1.5)) ** 2
+    robust[z < -3] = 0.3
+    return robust
 
 
 def median(values: Array) -> float:

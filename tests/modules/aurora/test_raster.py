@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,8 +18,8 @@ from modules.aurora.planes import (
     Swath,
     disc_grid,
 )
-from modules.aurora.raster import Frame, clean_slit, despike, rasterise
-from tools.aurora_scene import SHIFTED, scene
+from modules.aurora.raster import DISC_ORDER, Frame, clean_slit, despike, rasterise
+from tools.aurora_scene import DEFAULT, SHIFTED, scene
 
 
 def swath(rows: int = 60, columns: int = 50, low: float = -1.2, high: float = 1.2) -> np.ndarray:
@@ -117,6 +118,52 @@ def test_the_scan_of_a_scene_has_no_holes_on_the_disc():
             planes[..., Swath.RADIANCE] = 1
         picture = disc(*swaths)
         assert np.isfinite(picture[ON_DISC_PIXELS, 0]).mean() > 0.97, seed
+
+
+def plain_sums(swaths: list[np.ndarray]) -> np.ndarray:
+    """Resample as aurora.md 3.1 says it: sums and counts of bilinear sub-samples."""
+    shape = (DISC_HEIGHT, DISC_WIDTH)
+    sums, counts = np.zeros((*shape, DISC_PLANES)), np.zeros(shape)
+    for planes in swaths:
+        places = planes[..., (Swath.SKY_X, Swath.SKY_Y)] * 170
+        steps = [np.diff(places, axis=axis) for axis in (0, 1)]
+        spacing = max(float(np.nanmedian(np.hypot(*step.transpose(2, 0, 1)))) for step in steps)
+        factor = int(np.clip(np.ceil(1.3 * spacing), 1, 12))
+        size = (planes.shape[1] * factor, planes.shape[0] * factor)
+        x, y = (cv2.resize(np.ascontiguousarray(places[..., k]), size) for k in (0, 1))
+        values = planes[..., DISC_ORDER].repeat(factor, axis=0).repeat(factor, axis=1)
+        with np.errstate(invalid="ignore"):
+            column, row = np.floor(320.5 + x), np.floor(230.5 - y)
+            seen = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0])
+        seen &= np.isfinite(values[..., 0])
+        at = (row[seen].astype(int), column[seen].astype(int))
+        np.add.at(counts, at, 1)
+        np.add.at(sums, at, values[seen])
+    with np.errstate(invalid="ignore"):
+        return sums / counts[..., None]
+
+
+@pytest.mark.parametrize(
+    ("seed", "config"), [(1, DEFAULT), (2, DEFAULT), (3, SHIFTED), (8, SHIFTED)]
+)
+def test_the_picture_is_that_of_plain_sums_and_counts(seed, config):
+    drawn = scene(seed, config)
+    swaths = [clean_slit(each.planes.copy()) for each in drawn.swaths]
+    for planes in swaths:
+        despike(planes)
+    picture, plain = disc(*swaths), plain_sums(swaths)
+    both = np.isfinite(picture[..., 0]) & np.isfinite(plain[..., 0]) & ON_DISC_PIXELS
+    assert (np.isfinite(picture[..., 0]) == np.isfinite(plain[..., 0]))[
+        ON_DISC_PIXELS
+    ].mean() > 0.99
+    # Where sub-samples of several native pixels meet, only the plain way averages them.
+    noise = np.abs(picture - plain)[both, Disc.RADIANCE] / np.fmax(plain[both, Disc.ERROR], 0.3)
+    assert np.median(noise) < 0.4
+    assert np.quantile(noise, 0.9) < 2.5
+    assert abs((picture - plain)[both, Disc.RADIANCE].mean()) < 0.06 * plain[both, 0].mean()
+    zenith = np.abs(picture - plain)[both, Disc.SOLAR_ZENITH]
+    assert np.median(zenith) < 0.15
+    assert np.quantile(zenith, 0.99) < 3
 
 
 def test_resampling_is_quick():
