@@ -117,17 +117,17 @@ def block_header(metadata: Metadata, padding: int = 0) -> bytes:
 
 
 def batch_parts(
-    images: Iterable[tuple[Metadata, Buffer]], align: int = ALIGNMENT_BYTES
+    images: Iterable[tuple[Metadata, Buffer]], align: int = ALIGNMENT_BYTES, start: int = 0
 ) -> Sequence[Buffer]:
     """Return the pieces of a batch in order: header, pixels, header, pixels and so on.
 
     `metadata.size` is set from the pixels. Pixels start at multiples of `align` (1 = do not
-    align, as flown), provided the first piece is written to such a multiple.
+    align, as flown), provided the first piece is written at offset `start` of the segment.
     """
     if align < 1 or align > ALIGNMENT_BYTES:
         raise MisuseError(f"alignment {align} is not in 1..{ALIGNMENT_BYTES}")
     parts: list[Buffer] = []
-    offset = 0
+    offset = start
     for metadata, pixels in images:
         data = memoryview(pixels).cast("B")
         metadata = metadata.replace(size=len(data))

@@ -25,6 +25,7 @@ from modules.aurora.aurora_cnn import MODELS
 from modules.aurora.detections import Detection, Scenery, measure
 from modules.aurora.fusion import Region, fuse
 from modules.aurora.gate import GateSettings, count_objects
+from modules.aurora.outline import bright_cells, trim
 from modules.aurora.picture import Scale, heat_map
 from modules.aurora.planes import ON_DISC_CELLS, ON_DISC_PIXELS, SHELL_RADIUS_KM, Bools, Floats
 from modules.aurora.snr import Cells, SnrResult, SnrSettings, detect
@@ -52,6 +53,8 @@ GATES = {
     "gate gaussian 51 2 black": GateSettings(is_gaussian=True, block=51),
 }
 SETTINGS = SnrSettings()
+# As the modules have it by default.
+EDGE_R = 1.0
 # A detection of the physical detector that is no peak counts as this.
 _DIFFUSE_SCORE = 1000.0
 SNR_BINS = ((8, 15), (15, 30), (30, 60), (60, math.inf))
@@ -91,7 +94,8 @@ def examine(drawn: Scene, model: Model | None) -> Record:
         solar_zenith=cells.solar_zenith,
         disc=disc,
     )
-    _physical(record, result)
+    bright = bright_cells(record.scenery.light, cells.error, EDGE_R)
+    _physical(record, result, bright)
     if model is not None:
         started = time.process_time()
         tensor = network_input(cells, result.snr, model.input_shape[3])
@@ -99,7 +103,7 @@ def examine(drawn: Scene, model: Model | None) -> Record:
         record.milliseconds["cnn"] = 1e3 * (time.process_time() - started)
         record.scores["cnn"] = found.best
         record.learned = [
-            Region(cells=found.labels == label, score=score)
+            Region(cells=trim(found.labels == label, bright), score=score)
             for label, score in found.scores.items()
         ]
     picture = np.dstack(
@@ -111,7 +115,7 @@ def examine(drawn: Scene, model: Model | None) -> Record:
     return record
 
 
-def _physical(record: Record, result: SnrResult) -> None:
+def _physical(record: Record, result: SnrResult, bright: Bools) -> None:
     peak = max(result.peaks.values(), default=0.0)
     below = min(float(result.snr.max()), SETTINGS.high - 1e-3)
     record.scores["snr"] = _DIFFUSE_SCORE if result.is_diffuse else peak or below
@@ -119,7 +123,8 @@ def _physical(record: Record, result: SnrResult) -> None:
         record.physical = [Region(cells=result.mask, snr=_DIFFUSE_SCORE, is_diffuse=True)]
     else:
         record.physical = [
-            Region(cells=result.labels == label, snr=value) for label, value in result.peaks.items()
+            Region(cells=trim(result.labels == label, bright), snr=value)
+            for label, value in result.peaks.items()
         ]
 
 
@@ -211,8 +216,20 @@ def region_figures(
         **{f"recall_{least}": hits[least] / max(total, 1) for least in hits},
         "recall_touch": touched / max(total, 1),
         "false_per_image": false / max(len(records), 1),
-        **{f"median_{name}": float(np.median(all_)) if all_ else None
-           for name, all_ in errors.items()},
+        **{f"median_{name}": _median(all_) for name, all_ in errors.items()},
+    }
+
+
+def _median(values: list[float], rounds: int = 400) -> dict[str, float] | None:
+    """Return the median with its 95 % interval by resampling."""
+    if not values:
+        return None
+    rng = np.random.default_rng(1)
+    draws = rng.choice(np.array(values), (rounds, len(values)))
+    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
+    return {
+        "value": float(np.median(values)), "low": float(low), "high": float(high),
+        "n": len(values),
     }  # fmt: skip
 
 
@@ -280,6 +297,12 @@ def report(splits: dict[str, list[Record]], has_model: bool) -> dict[str, Any]:
     return figures
 
 
+def _range(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return "none"
+    return f"{figure['value']:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
+
+
 def lines(figures: dict[str, Any]) -> Iterator[str]:
     """Render the report as a table."""
     for split in SPLITS:
@@ -290,8 +313,9 @@ def lines(figures: dict[str, Any]) -> Iterator[str]:
                 yield (
                     f"  {name:26} n={row['regions']} IoU0.3 {row['recall_0.3']:.2f}"
                     f" IoU0.5 {row['recall_0.5']:.2f} touch {row['recall_touch']:.2f}"
-                    f" false/image {row['false_per_image']:.3f} peak {row['median_peak']}"
-                    f" mean {row['median_mean']} km {row['median_km']}"
+                    f" false/image {row['false_per_image']:.3f}"
+                    f" peak {_range(row['median_peak'])} mean {_range(row['median_mean'])}"
+                    f" km {_range(row['median_km'])}"
                 )
             elif isinstance(row, dict):
                 low, high = row["f1_interval"]

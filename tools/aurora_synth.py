@@ -1,6 +1,7 @@
 """Write synthetic EMUS observations as FITS files in the layout of Level 2B.
 
     python -m tools.aurora_synth --out out/emus --count 4 --seed 7 [--config shifted] [--png]
+    python -m tools.aurora_synth --out sim/scenes/emus --seeds 48 199 207 --slit 64   # the demo's
 
 One file per swath, `labels.json` with the truth, and with `--png` the heat map of each scene. The
 same seed gives the same scenes. No mission data is inside; the card SYNTH = T says so.
@@ -15,6 +16,7 @@ import gzip
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,20 +203,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/emus"))
     parser.add_argument("--count", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", help="these, instead of --count and --seed")
     parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
+    parser.add_argument("--slit", type=int, help="pixels of the slit, never binned: small files")
     parser.add_argument("--png", action="store_true", help="write a heat map of every scene")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    config = CONFIGS[arguments.config]
+    if arguments.slit:
+        config = replace(config, slit_pixels=(arguments.slit,), binning_rate=0.0)
     labels = []
-    for number in range(arguments.count):
-        drawn = scene(arguments.seed + number, CONFIGS[arguments.config])
+    seeds = arguments.seeds or range(arguments.seed, arguments.seed + arguments.count)
+    for number, seed in enumerate(seeds):
+        drawn = scene(seed, config)
         start = EPOCH + datetime.timedelta(hours=2 * number)
         paths = write_scene(drawn, arguments.out, start)
         labels.append(label(drawn, paths))
         if arguments.png:
             _write_png(drawn, arguments.out / f"scene-{drawn.seed}.png")
         print(f"{drawn.seed}: {drawn.label} {drawn.kind}", *(path.name for path in paths))
-    text = json.dumps({"config": arguments.config, "scenes": labels}, indent=1)
+    about = {"config": arguments.config, "slit": arguments.slit, "scenes": labels}
+    text = json.dumps(about, indent=1)
     (arguments.out / "labels.json").write_text(text + "\n")
 
 

@@ -25,6 +25,7 @@ from modules.aurora.exchange import (
     observations,
     scenery_of,
 )
+from modules.aurora.outline import bright_cells, trim
 from modules.aurora.planes import CELLS, ON_DISC_CELLS
 from modules.aurora.snr import SnrSettings, crop_cells, detect
 from modules.aurora.unet import OUTPUT_CELLS, network_input, segments, trusted
@@ -38,6 +39,7 @@ MANIFEST = Manifest(
     params=(
         Param("model", "string", "aurora_unet.tflite", "file in models/, or an absolute path"),
         Param("thr", "float", 0.0, "least score of a detection; 0: that of the side-car", 0.0),
+        Param("edge_r", "float", 1.0, "R of the edge of an outline; 0: as wide as detected", 0.0),
         Param("threads", "int", 1, "threads of the interpreter; more hang after a fork", 1, 1),
         Param("delegate", "string", "", "library of an NPU, e.g. /usr/lib/libvx_delegate.so"),
     ),
@@ -63,7 +65,7 @@ def run(batch: Batch, params: Params) -> Batch:
     model = _model(params)
     limit = params.get_float("thr") or float(model.sidecar.get("threshold", 1.0))
     for observation in observations(batch):
-        _look(batch, observation, model, limit)
+        _look(batch, observation, model, limit, params.get_float("edge_r"))
     return batch
 
 
@@ -88,7 +90,9 @@ def _model(params: Params) -> Model:
     return _MODELS[name, delegate]
 
 
-def _look(batch: Batch, observation: Observation, model: Model, limit: float) -> None:
+def _look(
+    batch: Batch, observation: Observation, model: Model, limit: float, edge_r: float
+) -> None:
     image = observation.disc
     disc = disc_pixels(image)
     extra: list[Image] = []
@@ -103,8 +107,11 @@ def _look(batch: Batch, observation: Observation, model: Model, limit: float) ->
     dark = trusted(cells)
     background = float(np.median(cells.radiance[dark])) if dark.any() else 0.0
     scenery = scenery_of(image, disc, cells, excess, inside, background)
+    bright = bright_cells(scenery.light, cells.error, edge_r) if edge_r else inside
     regions = [
-        (found.labels == label, score) for label, score in found.scores.items() if score >= limit
+        (trim(found.labels == label, bright) if edge_r else found.labels == label, score)
+        for label, score in found.scores.items()
+        if score >= limit
     ]
     numbers, detections = number_by_rank(
         [(region, replace(measure(region, scenery), score=score)) for region, score in regions],

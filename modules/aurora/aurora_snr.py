@@ -22,6 +22,7 @@ from modules.aurora.exchange import (
     image_of_night,
     scenery_of,
 )
+from modules.aurora.outline import bright_cells, trim
 from modules.aurora.planes import CELLS, DISC_FORMAT, Array, Floats
 from modules.aurora.snr import Cells, SnrResult, SnrSettings, crop_cells, detect
 
@@ -37,6 +38,7 @@ MANIFEST = Manifest(
         Param("hi", "float", 6.5, "signal-to-noise ratio that its peak must reach", 1.0, 1000.0),
         Param("amin", "int", 6, "least cells of a detection", 1),
         Param("bg_err", "float", 0.2, "how wrong the background may be, as a share of it", 0, 10),
+        Param("edge_r", "float", 1.0, "R of the edge of an outline; 0: as wide as detected", 0.0),
         Param("diffuse_r", "float", 4.0, "R of the deep night that is diffuse aurora", 0.1),
     ),
     adds=SUMMARY_ITEMS,
@@ -55,7 +57,7 @@ def run(batch: Batch, params: Params) -> Batch:
         disc = disc_pixels(image)
         cells = crop_cells(disc)
         result = detect(cells, settings)
-        numbers, summary = _summarise(image, disc, cells, result)
+        numbers, summary = _summarise(image, disc, cells, result, params.get_float("edge_r"))
         night, mask = image_of_night(image, cells, result), image_of_mask(image, numbers, "snr")
         for each in (image, mask):
             attach(each, summary)
@@ -93,7 +95,7 @@ def _settings(params: Params) -> SnrSettings:
 
 
 def _summarise(
-    image: Image, disc: Floats, cells: Cells, result: SnrResult
+    image: Image, disc: Floats, cells: Cells, result: SnrResult, edge_r: float
 ) -> tuple[Array, Summary]:
     if not cells.known.any():
         return result.labels, Summary(state="bad_data", algorithm=ALGORITHM)
@@ -106,7 +108,11 @@ def _summarise(
         whole = replace(whole, kind="diffuse", snr=float(result.snr.max()))
         pairs = [(result.mask, whole)]
     else:
-        regions = ((result.labels == label, peak) for label, peak in result.peaks.items())
+        bright = bright_cells(scenery.light, cells.error, edge_r)
+        regions = (
+            (trim(result.labels == label, bright) if edge_r else result.labels == label, peak)
+            for label, peak in result.peaks.items()
+        )
         pairs = [(region, replace(measure(region, scenery), snr=peak)) for region, peak in regions]
     numbers, found = number_by_rank(pairs, result.mask.shape)
     return numbers, Summary(

@@ -15,7 +15,7 @@ from modules.aurora.planes import CELLS, CROP_LEFT, CROP_TOP, Array, Floats
 Pixels = npt.NDArray[np.uint8]
 _LEAST_RAYLEIGH: Final = 0.1
 _NO_DATA: Final = 255
-_OUTLINE: Final = (80, 80, 255)
+_OUTLINE: Final = (60, 60, 255)
 _BOX: Final = (255, 255, 255)
 
 
@@ -56,9 +56,9 @@ def draw_detections(
         fine = np.repeat(np.repeat((numbers > 0).astype(np.uint8), 2, axis=0), 2, axis=1)
         mask[CROP_TOP : CROP_TOP + 2 * CELLS, CROP_LEFT : CROP_LEFT + 2 * CELLS] = fine
         outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, outlines, -1, _OUTLINE, 1)
+        cv2.drawContours(drawn, outlines, -1, _OUTLINE, 2, cv2.LINE_AA)
     for number, (x, y, width, height) in enumerate(boxes):
-        cv2.rectangle(drawn, (x - 2, y - 2), (x + width + 1, y + height + 1), _BOX, 1)
-        place = (x, max(12, y - 5))
-        cv2.putText(drawn, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, _BOX, 1, cv2.LINE_AA)
+        cv2.rectangle(drawn, (x - 4, y - 4), (x + width + 3, y + height + 3), _BOX, 1)
+        place = (x, max(14, y - 8))
+        cv2.putText(drawn, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, _BOX, 1, cv2.LINE_AA)
     return drawn

@@ -37,7 +37,7 @@ class CameraError(IntEnum):
 
     OK = 0, "no error"
     PARSE = 100, "capture string is not KEY=value; pairs"
-    CAMERA_TYPE = 101, "camera type is not VMB, IR or TEST"
+    CAMERA_TYPE = 101, "camera type is not VMB, IR, TEST or EMUS"
     ID_MISSING = 102, "camera id missing (never raised)"
     NUMBER = 103, "number of images, or another number, is not valid"
     EMPTY = 104, "capture string is empty"
@@ -63,6 +63,7 @@ class CameraType(Enum):
     VMB = "VMB"
     IR = "IR"
     TEST = "TEST"
+    EMUS = "EMUS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

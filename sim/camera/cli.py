@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from csp.errors import CspError
 from csp.links.options import add_link_options, open_link
@@ -21,15 +22,19 @@ from csp.vmem.file import FileArea
 from dipp.metadata import Metadata
 from sim import config
 from sim.camera.figures import read_figures
+from sim.camera.frames import Frame
 from sim.camera.node import CameraNode
 from sim.camera.params import AREA, AREA_SIZE
 from sim.camera.segments import sweep
-from sim.camera.sensor import Words
 from sim.camera.view import Pointing
 from sim.errors import SimError
 from sim.figures import NodeNumbers, PayloadConfig
 from sim.orbit import Orbit
 
+# A native pixel of a swath is that many pixels wide and high in its preview.
+_SWATH_ZOOM = 4
+# R of the darkest and the brightest colour of a swath.
+_SWATH_RANGE_R = (0.5, 800.0)
 # Whole Bayer cells are averaged: single samples would show the mosaic as a moiré.
 _PREVIEW_STEP = 4
 
@@ -53,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sim.camera",
-        description="The emulated camera controller: takes pictures of shipped satellite scenes "
+        description="The emulated camera controller: takes pictures of shipped satellite scenes, "
+        "and swaths of Mars, "
         "and hands them to DIPP over shared memory and a POSIX message queue.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="payload configuration")
@@ -124,21 +130,37 @@ def pointing_from(orbit: Orbit) -> Callable[[float], Pointing]:
     return pointing
 
 
-def preview_saver(folder: Path) -> Callable[[Metadata, Words], None]:
-    """Return what saves a frame as a small grey picture `OBID_INDEX.png` in a folder."""
+def preview_saver(folder: Path) -> Callable[[Metadata, Frame], None]:
+    """Return what saves a frame as a small picture `OBID_INDEX.png` in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     counts: dict[int, int] = {}
 
-    def save(metadata: Metadata, words: Words) -> None:
+    def save(metadata: Metadata, frame: Frame) -> None:
         index = counts.get(metadata.obid, 0)
         counts[metadata.obid] = index + 1
-        shift = max(0, metadata.bits_pixel - 8)
-        frame = (words.reshape(metadata.height, metadata.width) >> shift).astype(np.uint8)
-        size = (metadata.width // _PREVIEW_STEP, metadata.height // _PREVIEW_STEP)
-        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        small = _swath_view(frame) if frame.dtype == np.float32 else _grey_view(frame, metadata)
         cv2.imwrite(str(folder / f"{metadata.obid}_{index}.png"), small)
 
     return save
+
+
+def _grey_view(frame: Frame, metadata: Metadata) -> npt.NDArray[np.uint8]:
+    shift = max(0, metadata.bits_pixel - 8)
+    bits = frame.reshape(metadata.height, metadata.width).astype(np.uint16)
+    size = (metadata.width // _PREVIEW_STEP, metadata.height // _PREVIEW_STEP)
+    grey = (bits >> shift).astype(np.uint8)
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _swath_view(planes: Frame) -> npt.NDArray[np.uint8]:
+    """Return the brightness as scanned, in colours of its logarithm; white where unknown."""
+    light = planes[..., 0]
+    low, high = np.log10(_SWATH_RANGE_R)
+    level = (np.log10(np.fmax(light, _SWATH_RANGE_R[0])) - low) / (high - low)
+    colour = cv2.applyColorMap((level.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    colour[np.isnan(light)] = 255
+    size = (light.shape[1] * _SWATH_ZOOM, light.shape[0] * _SWATH_ZOOM)
+    return np.asarray(cv2.resize(colour, size, interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def _default_state() -> Path:

@@ -4,21 +4,26 @@ VMB is the colour camera (12-bit GR mosaic through the sensor model). IR is a 64
 microbolometer that delivers hundredths of a kelvin; as the scenes have no thermal band, its
 temperatures are derived from their brightness (dark ground 293 K, bright cloud 75 K colder) and are
 no measurement. TEST is a fixed pattern without noise: eight colour bars over a ramp of all words.
+EMUS delivers swaths of Mars, see emus.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from dipp.metadata import Metadata
 from sim.camera.capture import CameraError, CameraType, CaptureRequest, RequestError
+from sim.camera.emus import Planes, SwathStore
 from sim.camera.exposure import find_exposure
 from sim.camera.sensor import BAYER_GR, WORD_MAX, Floats, Sensor, SensorFigures, Words
 from sim.camera.view import Pointing, Scene
-from sim.scenes import SCENES, SceneInfo
+from sim.scenes import EMUS_FOLDER, SCENES, SceneInfo
+
+Frame: TypeAlias = Words | Planes
 
 IR_WIDTH, IR_HEIGHT, IR_BITS = 640, 512, 16
 TEST_WIDTH, TEST_HEIGHT = 2592, 1944
@@ -62,6 +67,7 @@ class FrameMaker:
         self._infos = tuple(scenes)
         self._scenes: dict[str, Scene] = {}
         self._sensor: Sensor | None = None
+        self._swaths = SwathStore(EMUS_FOLDER)
 
     @property
     def sensor(self) -> Sensor:
@@ -104,9 +110,13 @@ class FrameMaker:
             )
         )
 
-    def take(self, shot: Shot) -> tuple[Metadata, Words]:
-        """Return one image: its metadata and its words. Raises RequestError (200)."""
+    def take(self, shot: Shot) -> tuple[Metadata, Frame]:
+        """Return one image: its metadata and its samples. Raises RequestError (200)."""
         kind = shot.request.camera_type
+        if kind is CameraType.EMUS:
+            return self._swaths.take(
+                shot.scene, shot.index, obid=shot.obid, timestamp=shot.timestamp
+            )
         if kind is CameraType.TEST:
             return self._describe(shot, _TEST_PATTERN.copy(), RAW_BITS, "test pattern")
         scene = self.scene(shot.scene, shot.obid)

@@ -32,7 +32,7 @@ from sim.camera.capture import (
     parse_capture,
 )
 from sim.camera.figures import CameraFigures
-from sim.camera.frames import FrameMaker, Shot
+from sim.camera.frames import Frame, FrameMaker, Shot
 from sim.camera.params import (
     AREA,
     AREA_SIZE,
@@ -41,7 +41,6 @@ from sim.camera.params import (
     make_table,
 )
 from sim.camera.segments import BatchQueue, SegmentWriter
-from sim.camera.sensor import Words
 from sim.camera.view import Pointing
 from sim.clock import MissionClock
 from sim.errors import SimError
@@ -50,7 +49,7 @@ from sim.simnode import MODEL, REVISION, MissionWall, reboot_of, scheduler_of
 _LOG = logging.getLogger(__name__)
 
 
-Watch = Callable[[Metadata, Words], None]
+Watch = Callable[[Metadata, Frame], None]
 
 
 class CameraNode:
@@ -120,13 +119,14 @@ class CameraNode:
             return
         with self._failures():
             if int(self.table["camera_type"].get()) >= len(CAMERA_TYPES):
-                raise RequestError(CameraError.CAMERA_TYPE, "camera_type is not 0, 1 or 2")
+                allowed = f"0..{len(CAMERA_TYPES) - 1}"
+                raise RequestError(CameraError.CAMERA_TYPE, f"camera_type is not {allowed}")
             # Through the parser, so that the settings obey the same limits as a capture string.
             self._accept(parse_capture(format_capture(configured_request(self.table))))
 
     def _accept(self, request: CaptureRequest) -> None:
-        is_test = request.camera_type is CameraType.TEST
-        if request.camera_id and not is_test and request.camera_id not in self.figures.models:
+        has_models = request.camera_type in (CameraType.VMB, CameraType.IR)
+        if request.camera_id and has_models and request.camera_id not in self.figures.models:
             raise RequestError(CameraError.NOT_FOUND, repr(request.camera_id))
         self._waiting = request
         if not self.is_busy:

@@ -15,8 +15,8 @@ AREA_SIZE = 5000  # as flown
 # Flown `error_log` lies inside the capture string (D24); ours are behind it.
 _SETTINGS_AT = 0x200
 
-# Wire values of `camera_type`.
-CAMERA_TYPES: tuple[CameraType, ...] = (CameraType.VMB, CameraType.IR, CameraType.TEST)
+# By wire value of `camera_type`.
+CAMERA_TYPES: tuple[CameraType, ...] = tuple(CameraType)
 
 
 def _setting(
@@ -49,7 +49,7 @@ SPECS: tuple[ParamSpec, ...] = (
         id=10, name="capture_image", type=ParamType.U8, mask=Mask.CONF,
         help="Write 1 to start a capture with the settings below",
     ),
-    _setting(11, "camera_type", ParamType.U8, 0, 0, "0 VMB colour, 1 IR, 2 TEST pattern"),
+    _setting(11, "camera_type", ParamType.U8, 0, 0, "0 VMB colour, 1 IR, 2 TEST, 3 EMUS swaths"),
     _setting(12, "camera_id", ParamType.STRING, 1, "", "Model, as CAMERA_ID", size=32),
     _setting(13, "num_images", ParamType.U8, 36, 1, "Images per capture"),
     _setting(14, "exposure", ParamType.U32, 40, 0, "0 = automatic", unit="us"),

@@ -22,7 +22,7 @@ from dipp.batch import batch_parts
 from dipp.message import MESSAGE_SIZE_BYTES, BatchMessage, encode_message
 from dipp.metadata import Metadata
 from sim.camera.capture import CameraError, RequestError
-from sim.camera.sensor import Words
+from sim.camera.frames import Frame
 
 # The kernel's default limit; a queue of this length needs no privilege.
 _QUEUE_MESSAGES = 10
@@ -43,10 +43,10 @@ class SegmentWriter:
         self.name, self._fd = _create(f"{_UNFINISHED}{os.getpid()}_{token}")
         self._final_name = f"/dipp_{obid}_{token}"
 
-    def append(self, metadata: Metadata, words: Words) -> None:
+    def append(self, metadata: Metadata, frame: Frame) -> None:
         """Add one image. Raises RequestError (302); then only `discard` is left."""
-        # Blocks end aligned because frames are multiples of 64 bytes, so parts can be made singly.
-        parts = batch_parts([(metadata, words.reshape(-1).view(np.uint8).data)])
+        pixels = np.ascontiguousarray(frame).reshape(-1).view(np.uint8).data
+        parts = batch_parts([(metadata, pixels)], start=self.size_bytes)
         try:
             for part in parts:
                 view = memoryview(part)

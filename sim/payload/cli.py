@@ -38,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
                       help="where report, summary and pictures go (default out/demo)")  # fmt: skip
     demo.add_argument("--captures", type=int, default=4, metavar="N",
                       help="how often the plan takes pictures (default 4)")  # fmt: skip
+    demo.add_argument("--auroras", type=int, default=3, metavar="N",
+                      help="observations of Mars after them (default 3)")  # fmt: skip
     demo.add_argument("--json", action="store_true", help="print the summary as JSON")
     demo.set_defaults(run=_demo, rate=60.0)
     up = commands.add_parser("up", help="start everything and keep it running")

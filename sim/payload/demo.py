@@ -13,19 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
-
 from csp.shell.session import Progress
-from dipp.errors import Code, ContentError, describe, split_status
+from dipp.errors import Code, describe, split_status
 from dipp.eventlog import read_events
 from dipp.pictures import load_metadata
 from dipp.policy.raw import BATCH_ITEM
 from sim.payload import up
+from sim.payload.mars import AURORA_PIPELINE, for_page, is_of_mars, load_findings
 from sim.payload.mission import Mission, MissionError, read_link
 from sim.payload.record import BatchFate, MissionRecord, Picture, Span
 from sim.payload.report import render
 
-_PAGE_WIDTH = 520
 _CAPTION_ITEMS = ("scene", "exposure_us", "cloud_frac", "brightness", "clipped", "enc")
 _FRAME_BYTES = 2464 * 2056 * 2
 
@@ -51,7 +49,7 @@ def fly(options: argparse.Namespace, state: Path) -> int:
         ) as session:
             mission = Mission(
                 payload=payload, session=session, record=record, captures=options.captures,
-                out=out, say=say, began=began,
+                auroras=options.auroras, out=out, say=say, began=began,
             )  # fmt: skip
             try:
                 mission.fly()
@@ -59,7 +57,7 @@ def fly(options: argparse.Namespace, state: Path) -> int:
                 record.problems.append(str(error))
         record.link = read_link(payload)
     record.wall_s = time.monotonic() - began
-    _collect(record, layout, out, began, options.captures)
+    _collect(record, layout, out, began, options.captures + options.auroras)
     _write(record, out)
     _conclude(record, out, say, as_json=options.json)
     return 0 if record.ok else 1
@@ -119,6 +117,7 @@ def _collect(
     record.pictures = load_pictures(out / "pictures", layout.previews)
     record.pictures += missing_pictures(record, layout.previews)
     record.pictures.sort(key=lambda picture: picture.obid)
+    record.findings = load_findings(record.fates, out / "pictures", layout.previews)
     record.crashes_injected = sum(
         1 for fate in record.fates if split_status(fate.status_word).code == Code.SIGNAL
     )
@@ -184,6 +183,8 @@ def load_pictures(folder: Path, previews: Path) -> list[Picture]:
     indices: dict[int, int] = {}
     for path in sorted(folder.glob("*.json")):
         metadata = load_metadata(path)
+        if is_of_mars(metadata):
+            continue
         index = indices.get(metadata.obid, 0)
         indices[metadata.obid] = index + 1
         preview = previews / f"{metadata.obid}_{index}.png"
@@ -194,7 +195,7 @@ def load_pictures(folder: Path, previews: Path) -> list[Picture]:
             Picture(
                 obid=metadata.obid,
                 before=preview.read_bytes() if preview.exists() else b"",
-                after=_for_page(after),
+                after=for_page(after),
                 raw_bytes=_FRAME_BYTES,
                 downlinked_bytes=metadata.size,
                 caption=f"image {index + 1}, {what}{metadata.width} x {metadata.height} pixels",
@@ -218,22 +219,10 @@ def missing_pictures(record: MissionRecord, previews: Path) -> list[Picture]:
             caption=f"image {index + 1}: {fate.fate}, status {fate.status_word}",
         )
         for fate in record.fates
-        if fate.fate != "delivered"
+        if fate.fate != "delivered" and fate.pipeline_id != AURORA_PIPELINE
         for index in range(shown[fate.obid], fate.images)
         if (previews / f"{fate.obid}_{index}.png").exists()
     ]
-
-
-def _for_page(path: Path) -> bytes:
-    """Return a picture as a JPEG of the size the page shows it in."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ContentError(f"{path} is not a picture")
-    height, width = picture.shape[:2]
-    scale = min(1.0, _PAGE_WIDTH / width)
-    size = (round(width * scale), round(height * scale))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 88])[1])
 
 
 def problems(record: MissionRecord, captures: int) -> list[str]:
@@ -274,6 +263,7 @@ def _conclude(
         f"{figures['quarantined']} quarantined, {figures['dropped']} dropped; "
         f"{figures['crashes_injected']} module crash injected; "
         f"{figures['pictures_received']} pictures on the ground; "
+        f"aurora in {figures['auroras']} of {len(record.findings)} observations of Mars; "
         f"up {figures['uplink_bytes']} bytes, down {figures['downlink_bytes']} bytes"
     )
     say(f"report: {out / 'report.html'}")

@@ -57,6 +57,7 @@ class Mission:
     session: Session
     record: MissionRecord
     captures: int
+    auroras: int
     out: Path
     say: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
@@ -107,14 +108,15 @@ class Mission:
         self.session.variables |= {
             "START": str(int(start_unix)),
             "PAUSE": str(max(1, round(layout.rate * 0.2))),
-            "CAPTURES": str(self.captures),
+            "CAPTURES": str(self.captures + self.auroras),
+            "AURORAS": str(self.auroras),
         }
         path = configs / "demo" / "plan.csh"
         text = path.read_text("utf-8")
         self.record.plan_text = _without_comments(text)
         self._instructions = instructions_of(text)
         self.say(f"uplinking the flight plan: {self.captures} captures from mission time "
-                 f"{int(start_unix)} on")  # fmt: skip
+                 f"{int(start_unix)} on, then {self.auroras} of Mars")  # fmt: skip
         self._script("flight plan", path)
         self.record.plan_outcome = "running"
 

@@ -38,6 +38,26 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One observation of Mars: swaths as scanned, the picture with outlines, what was found.
+
+    `images` arrived on the ground, none if the batch was not delivered; then `view` is empty.
+    `detections` are the JSON objects of aurora.md 4, strongest first.
+    """
+
+    obid: int
+    swaths: bytes
+    view: bytes = b""
+    images: int = 0
+    raw_bytes: int = 0
+    mask_bytes: int = 0
+    view_bytes: int = 0
+    state: str = ""
+    started: str = ""
+    detections: tuple[Mapping[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchFate:
     """What became of one batch: delivered, quarantined or dropped, and the status word if bad."""
 
@@ -77,6 +97,7 @@ class MissionRecord:
     spans: list[Span] = field(default_factory=list)
     samples: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     fates: list[BatchFate] = field(default_factory=list)
     uplinks: list[Uplink] = field(default_factory=list)
     link: dict[str, int] = field(default_factory=dict)
@@ -90,8 +111,9 @@ class MissionRecord:
 
     @property
     def pictures_received(self) -> int:
-        """How many pictures reached the ground, thumbnails of failed ones left out."""
-        return sum(1 for each in self.pictures if each.after and not each.is_thumbnail)
+        """How many pictures reached the ground: with masks of aurora, without thumbnails."""
+        found = sum(each.images for each in self.findings)
+        return sum(1 for each in self.pictures if each.after and not each.is_thumbnail) + found
 
     def summary(self) -> dict[str, object]:
         """The figures of `summary.json` (issue 2): counts, bytes and seconds."""
@@ -107,6 +129,7 @@ class MissionRecord:
             "uplink_bytes": self.link.get("uplink_bytes", 0),
             "downlink_bytes": self.link.get("downlink_bytes", 0),
             "pictures_received": self.pictures_received,
+            "auroras": sum(1 for each in self.findings if each.state == "aurora"),
             "wall_s": round(self.wall_s, 2),
             "problems": self.problems,
         }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from sim.payload import charts
-from sim.payload.record import MissionRecord, Picture
+from sim.payload.record import Finding, MissionRecord, Picture
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--fg:#16191f;--mut:#5b6472;--card:#fff;--line:#dfe3e8;
@@ -27,6 +27,8 @@ margin-top:18px}.tile,.card{background:var(--card);border:1px solid var(--line);
 border-radius:8px;padding:12px 14px}.tile b{display:block;font-size:23px;line-height:1.2}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:2px;border-radius:6px;overflow:hidden}
 .pair img{width:100%;display:block;aspect-ratio:6/5;object-fit:cover;background:#000}
+.pair.disc img{aspect-ratio:1;object-fit:contain;background:#fff}
+figcaption table{margin-top:6px;font-size:13px}b.aurora{color:var(--ok)}
 .lost{display:grid;place-items:center;text-align:center;padding:20px;
 background:var(--line);color:var(--bad)}.pics{display:grid;grid-template-columns:repeat(auto-fill,minmax(400px,1fr));gap:14px}
 figure{margin:0;padding:10px}figcaption{font-size:13px;margin-top:8px}
@@ -45,6 +47,9 @@ overflow:auto;font:13px/1.45 ui-monospace,monospace;max-height:420px}
 
 _POWER = (("battery_percent", "Battery", "%"), ("solar_w", "Solar", "W"), ("load_w", "Load", "W"))
 
+# Keys of a detection and the digits they are shown with.
+_DETECTION_COLUMNS = (("lat", 1), ("lon", 1), ("r", 1), ("rmax", 1), ("snr", 1))
+
 _HONESTY = """The image pipeline, the flight-plan machine and the CSP network are the product
 itself and ran here as they would on board. Camera, orbit, battery, radio and the A53's sleep are
 simulated. Nothing on this page was measured on flight hardware."""
@@ -57,6 +62,7 @@ def render(record: MissionRecord) -> str:
             _header(record),
             _tiles(record),
             _pictures(record.pictures),
+            _mars(record.findings),
             _section("Timeline", f'<div class="card">{_timeline(record)}</div>'),
             _section("Power", f'<div class="card">{_power(record)}</div>'),
             _section("Batches", _fates(record)),
@@ -135,6 +141,53 @@ def _picture(picture: Picture) -> str:
         f"{_bytes(picture.raw_bytes)} raw, {_bytes(picture.downlinked_bytes)} downlinked "
         f"({ratio:.0f} times less). {escape(items)}</figcaption></figure>"
     )
+
+
+def _mars(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return ""
+    note = (
+        '<p class="mut">The second pipeline, on synthetic scans of Mars in far-ultraviolet oxygen '
+        "light (130.4 nm). Left: the two swaths as scanned. Right: the disc made of them, with "
+        "outlines of what the detectors found, as it arrived on the ground. Logarithmic "
+        "colours, white is no data, R is Rayleigh above the background.</p>"
+    )
+    cells = "".join(_finding(each) for each in findings)
+    return _section("Aurora on Mars", f'{note}<div class="pics">{cells}</div>')
+
+
+def _finding(finding: Finding) -> str:
+    view = '<div class="lost">not delivered</div>'
+    if finding.view:
+        view = _image(finding.view, "disc with outlines")
+    swaths = _image(finding.swaths, "swaths as scanned") if finding.swaths else "<div></div>"
+    return (
+        f'<figure class="card"><div class="pair disc">{swaths}{view}</div><figcaption>'
+        f"<b>Observation {finding.obid}</b> of {escape(finding.started[:19])}: "
+        f'<b class="{escape(finding.state)}">{escape(finding.state.replace("_", " "))}</b><br>'
+        f"{_bytes(finding.raw_bytes)} of swaths; downlinked: mask and detections "
+        f"{_bytes(finding.mask_bytes)}, picture {_bytes(finding.view_bytes)}."
+        f"{_detections(finding)}</figcaption></figure>"
+    )
+
+
+def _detections(finding: Finding) -> str:
+    head = ("kind", "lat", "lon", "mean R", "peak R", "SNR", "1000 km²")
+    rows = [
+        (
+            str(each.get("c", "")),
+            *(_number(each.get(key), digits) for key, digits in _DETECTION_COLUMNS),
+            _number(each.get("km2"), 0, scale=1e-3),
+        )
+        for each in finding.detections
+        # What only the network sees decides nothing.
+        if each.get("snr") is not None
+    ]
+    return _table(head, rows) if rows else ""
+
+
+def _number(value: object, digits: int, scale: float = 1.0) -> str:
+    return f"{value * scale:.{digits}f}" if isinstance(value, int | float) else ""
 
 
 def _image(data: bytes, alt: str) -> str:

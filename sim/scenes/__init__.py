@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FOLDER = Path(__file__).resolve().parent
+# Synthetic observations of Mars, for the camera type EMUS.
+EMUS_FOLDER = _FOLDER / "emus"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

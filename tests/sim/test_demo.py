@@ -24,22 +24,25 @@ def test_the_mission_flies_crashes_recovers_and_leaves_nothing(tmp_path: Path) -
     state = tmp_path / "state"
     done = subprocess.run(
         [
-            sys.executable, "-m", "sim.payload.cli", "demo", "--captures", "2", "--json",
-            "--out", str(tmp_path / "out"), "--state", str(state),
+            sys.executable, "-m", "sim.payload.cli", "demo", "--captures", "2", "--auroras", "1",
+            "--json", "--out", str(tmp_path / "out"), "--state", str(state),
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=140, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert (summary["batches"], summary["images"]) == (2, 4)
-    assert (summary["delivered"], summary["quarantined"], summary["dropped"]) == (1, 1, 0)
+    assert (summary["batches"], summary["images"]) == (3, 6)
+    assert (summary["delivered"], summary["quarantined"], summary["dropped"]) == (2, 1, 0)
     assert (summary["crashes_injected"], summary["plan_outcome"]) == (1, "completed")
-    assert summary["pictures_received"] == 2
+    # Two pictures of the Earth; of Mars the mask and the disc with outlines.
+    assert (summary["pictures_received"], summary["auroras"]) == (4, 1)
     assert summary["downlink_bytes"] > 100_000 > summary["uplink_bytes"] > 1000
     page = (tmp_path / "out" / "report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:)', page)
     assert "600103" in page
+    assert "Aurora on Mars" in page
+    assert '<b class="aurora">aurora</b>' in page
     assert len(list((state / "dipp" / "quarantine").iterdir())) == 1
     assert Journal(state / "dipp" / "journal").state.open == {}, "an input segment was not removed"
     assert not still_running(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sim.payload.record import BatchFate, MissionRecord, Picture, Span, Uplink
+from sim.payload.record import BatchFate, Finding, MissionRecord, Picture, Span, Uplink
 from sim.payload.report import render
 
 _PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
@@ -80,6 +80,28 @@ def test_a_failed_mission_says_so_on_top() -> None:
     assert "mission failed" in page
     assert "the plan never ended" in page
     assert "No picture reached the ground" in page
+
+
+def _findings() -> list[Finding]:
+    seen = {"c": "<b>", "lat": -23.61, "lon": 7.9, "r": 8.9, "rmax": 36.2, "snr": 35.4, "km2": 5e6}
+    return [
+        Finding(
+            obid=5, swaths=_PNG, view=_PNG, images=2, raw_bytes=210_816, mask_bytes=1200,
+            view_bytes=131_000, state="aurora", started="2021-06-01T02:00:00.000",
+            detections=(seen, {"c": "patchy", "snr": None, "p": 40.0}),
+        ),
+        Finding(obid=6, swaths=b""),
+    ]  # fmt: skip
+
+
+def test_an_aurora_is_listed_with_its_figures() -> None:
+    page = render(_record(findings=_findings()))
+    assert '<td class="n">&lt;b&gt;</td><td class="n">-23.6</td>' in page
+    assert '<td class="n">5000</td>' in page
+    assert "patchy" not in page
+    assert "1.2 kB" in page
+    assert page.count("not delivered") == 1
+    assert _record(findings=_findings()).summary()["pictures_received"] == 3
 
 
 def test_an_empty_record_still_renders() -> None:
