@@ -34,7 +34,7 @@ from modules.common.tflite import Model, ModelError
 MODELS = Path(__file__).resolve().parent / "models"
 MANIFEST = Manifest(
     "aurora_cnn",
-    "1.0",
+    "1.1",
     "find aurora with a segmentation network",
     params=(
         Param("model", "string", "aurora_unet.tflite", "file in models/, or an absolute path"),
@@ -46,7 +46,7 @@ MANIFEST = Manifest(
     adds=SUMMARY_ITEMS,
     errors={
         1: "a disc or night image has not the planes it should have",
-        2: "the model cannot be loaded: missing, damaged, or no runtime",
+        2: "the model or its delegate cannot be loaded: missing, damaged, or no runtime",
         3: "the model has another shape than the side-car says",
     },
 )

@@ -28,7 +28,7 @@ from modules.aurora.snr import Cells, SnrResult, SnrSettings, crop_cells, detect
 
 MANIFEST = Manifest(
     "aurora_snr",
-    "1.0",
+    "1.1",
     "find aurora that stands out of the night side's background",
     params=(
         Param("sza_min", "float", 100.0, "least solar zenith angle of the night, deg", 90, 130),
@@ -44,7 +44,7 @@ MANIFEST = Manifest(
     adds=SUMMARY_ITEMS,
     errors={1: "a disc image has not six planes of 32 bits in the shipped geometry"},
 )
-ALGORITHM = "snr/1.0/-"
+ALGORITHM = f"snr/{MANIFEST.version}/-"
 
 
 def run(batch: Batch, params: Params) -> Batch:

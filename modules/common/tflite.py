@@ -9,6 +9,7 @@ dependencies.md 2.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib
 import json
@@ -25,6 +26,7 @@ Floats = npt.NDArray[np.float32]
 
 _RUNTIMES: Final = ("tflite_runtime", "ai_edge_litert")
 _FORCE: Final = "DIPP_TFLITE"
+_DELEGATE_SYMBOLS: Final = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
 # Far above any model that is uplinked; keeps a wrong path out of memory.
 MODEL_LIMIT_BYTES: Final = 64 << 20
 
@@ -74,10 +76,7 @@ class Model:
         if self.sha256 != self.sidecar.get("sha256"):
             raise ModelError(f"{path} is not the file its side-car describes")
         module = runtime()
-        try:
-            delegates = [module.load_delegate(delegate)] if delegate else None
-        except (ValueError, OSError, AttributeError, RuntimeError) as error:
-            raise ModelError(f"delegate {delegate}: {error}") from error
+        delegates = [_load_delegate(module, delegate)] if delegate else None
         try:
             self._interpreter = module.Interpreter(
                 model_content=content, num_threads=1, experimental_delegates=delegates
@@ -98,11 +97,33 @@ class Model:
         """Shape of the output tensor, batch first."""
         return tuple(int(size) for size in self._output["shape"])
 
+    @property
+    def is_quantised(self) -> bool:
+        """True if it takes and gives 8-bit integers, as NPUs want it."""
+        return np.dtype(self._input["dtype"]).kind != "f"
+
     def run(self, values: Floats) -> Floats:
         """Return the output for one input tensor; quantised ones are converted."""
         self._interpreter.set_tensor(self._input["index"], _quantised(values, self._input))
         self._interpreter.invoke()
         return _real(self._interpreter.get_tensor(self._output["index"]), self._output)
+
+
+def _load_delegate(module: Any, library: str) -> Any:
+    """Load an external delegate. Raises ModelError.
+
+    Looked at here before the runtime does: its half-made object would complain once more when it
+    goes away, on stderr, that it was never finished.
+    """
+    try:
+        found = ctypes.CDLL(library)
+        missing = [name for name in _DELEGATE_SYMBOLS if not hasattr(found, name)]
+        if missing:
+            raise ModelError(f"delegate {library} is none: it has no {missing[0]}")
+        return module.load_delegate(library)
+    except (ValueError, OSError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"delegate {library} cannot be loaded: {reason}") from error
 
 
 def _read(path: Path) -> bytes:

@@ -19,6 +19,7 @@ from modules.aurora.detections import Detection, listed
 from modules.aurora.limb import Circle
 from modules.aurora.picture import Scale, heat_map
 from modules.aurora.planes import PIXEL_KM, Swath
+from modules.aurora.tflite import Model
 from tools.aurora_cases import make_disc
 from tools.aurora_limb import box_overlap, moved
 from tools.aurora_scene import DEFAULT, SHIFTED, Scene, scene
@@ -82,7 +83,7 @@ def test_an_aurora_is_found_and_one_small_mask_goes_down(bright):
     numbers = cv2.imdecode(np.frombuffer(mask.data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert numbers.shape == (192, 192)
     assert numbers.max() == mask.items["aurora_n"]
-    assert str(mask.items["algo"]).startswith("snr/1.0/-+cnn/1.0/")
+    assert str(mask.items["algo"]).startswith("snr/1.1/-+cnn/1.1/")
     assert (mask.metadata.obid, mask.metadata.camera) == (7, "EMUS")
     assert mask.items["obs"] == "2021-06-01T00:20:00.000"
     top = listed(mask.items)[0]
@@ -230,12 +231,6 @@ def test_a_missing_or_damaged_model_is_error_2(tmp_path, bright):
         assert caught.value.code == 2
 
 
-def test_a_missing_delegate_is_error_2():
-    with pytest.raises(ModuleError) as caught:
-        kit.run("aurora_cnn", [], delegate="/nowhere/libvx_delegate.so")
-    assert caught.value.code == 2
-
-
 def test_another_shape_than_the_side_car_says_is_error_3(tmp_path):
     content = (MODELS / "aurora_unet.tflite").read_bytes()
     (tmp_path / "m.tflite").write_bytes(content)
@@ -255,15 +250,26 @@ def test_shipped_models_are_small_and_as_described(path):
     assert sidecar["threshold"] > 0
 
 
-def test_the_two_models_agree(bright):
-    scores = []
-    for name in ("aurora_unet.tflite", "aurora_unet_int8.tflite"):
-        images = run(("emus_disc", "aurora_snr", "aurora_cnn"), swaths(bright),
-                     aurora_cnn={"model": name})  # fmt: skip
-        mask = images[-1]
-        scores.append(mask.pixels > 0)
-    both, either = (scores[0] & scores[1]).sum(), (scores[0] | scores[1]).sum()
-    assert both > 0.6 * either > 0
+@pytest.fixture(scope="module")
+def night(bright) -> list[Pair]:
+    """Return what aurora_snr makes of the bright scene."""
+    images = run(("emus_disc", "aurora_snr"), swaths(bright))
+    return [(image.pixels.copy(), image.metadata) for image in images]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("aurora_unet_int8", 4), ("aurora_unet3", 3), ("aurora_unet3_int8", 3)]
+)
+def test_every_shipped_model_is_used_when_asked_for_and_agrees(night, name, channels):
+    default = kit.run("aurora_cnn", night)[-1]
+    other = kit.run("aurora_cnn", night, model=f"{name}.tflite")[-1]
+    digest = hashlib.sha256((MODELS / f"{name}.tflite").read_bytes()).hexdigest()
+    assert other.items["algo"] == f"cnn/1.1/{digest[:8]}" != default.items["algo"]
+    first, second = default.pixels > 0, other.pixels > 0
+    assert (first & second).sum() > 0.6 * (first | second).sum() > 0
+    model = Model(MODELS / f"{name}.tflite")
+    assert model.input_shape == (1, 192, 192, channels)
+    assert model.is_quantised == name.endswith("int8")
 
 
 def test_more_than_sixteen_detections_are_counted(bright):
