@@ -11,6 +11,7 @@ import numpy as np
 
 from dipp.sdk import Batch, Manifest, Param, Params, fail
 from modules.aurora.gate import GateSettings, count_objects
+from modules.aurora.picture import IMAGE_ONLY
 
 MANIFEST = Manifest(
     "aurora_gate",
@@ -25,7 +26,12 @@ MANIFEST = Manifest(
         Param("amin", "int", 20, "least pixels of an object", 1),
         Param("min_objects", "int", 2, "drop pictures with fewer objects", 0),
         Param("obj", "string", "black", "colour of objects after thresholding: black or white"),
-        Param("annotate", "bool", False, "keep every picture, only say what was found"),
+        Param(
+            "annotate",
+            "bool",
+            False,
+            "keep every picture; so are those without geometry",
+        ),
     ),
     adds=(
         ("gate_objects", "int", "objects found"),
@@ -41,7 +47,7 @@ MANIFEST = Manifest(
 
 
 def run(batch: Batch, params: Params) -> Batch:
-    """Count objects in every picture; drop those with too few unless `annotate`."""
+    """Count objects in every picture; drop those with too few, unless told to annotate."""
     cv2.setNumThreads(1)
     settings = _settings(params)
     least, annotate = params.get_int("min_objects"), params.get_bool("annotate")
@@ -53,7 +59,8 @@ def run(batch: Batch, params: Params) -> Batch:
             fail(4, f"{pixels.shape} of {pixels.dtype}")
         count = count_objects(pixels, settings)
         keep = count >= least
-        if not keep and not annotate:
+        # A picture without geometry is only described: where Mars lies in it is a guess.
+        if not keep and not annotate and image.items.get("algo") != IMAGE_ONLY:
             name = image.items.get("obs", image.metadata.obid)
             batch.drop(image, f"observation {name}: {count} objects, {least} wanted")
             continue

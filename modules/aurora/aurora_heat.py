@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 
 from dipp.sdk import Batch, Manifest, Param, Params, fail
-from modules.aurora.picture import Scale, heat_map
+from modules.aurora.picture import HEAT_FORMAT, Scale, heat_map
 from modules.aurora.planes import DISC_FORMAT, DISC_HEIGHT, DISC_WIDTH
 
-HEAT_FORMAT = "H3"
 MANIFEST = Manifest(
     "aurora_heat",
     "1.0",

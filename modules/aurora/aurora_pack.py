@@ -16,7 +16,13 @@ import numpy.typing as npt
 from dipp.sdk import Batch, Image, Manifest, Param, Params, fail
 from modules.aurora.detections import listed
 from modules.aurora.exchange import Observation, disc_pixels, observations
-from modules.aurora.picture import Scale, draw_detections, heat_map
+from modules.aurora.picture import (
+    ALPHA_FORMAT,
+    HEAT_FORMAT,
+    Scale,
+    draw_detections,
+    heat_map,
+)
 from modules.aurora.planes import DISC_FORMAT, DISC_HEIGHT, DISC_WIDTH, MASK_FORMAT, NIGHT_FORMAT
 
 MANIFEST = Manifest(
@@ -52,6 +58,8 @@ def run(batch: Batch, params: Params) -> Batch:
             continue
         pixels = image.pixels
         if pixels.dtype == np.uint8:
+            if kind not in (HEAT_FORMAT, ALPHA_FORMAT) and pixels.ndim == 3:
+                pixels = _swapped(pixels)
             batch.replace(image, _encode(image, pixels, params))
     return batch
 
@@ -75,7 +83,7 @@ def _pack(batch: Batch, observation: Observation, params: Params) -> None:
         numbers = mask.pixels if mask is not None else None
         drawn = draw_detections(picture, numbers, [detection.box for detection in found])
         image = _encode(source, drawn, params)
-        image.set_item("fmt", "H3")
+        image.set_item("fmt", HEAT_FORMAT)
         product.append(image)
     if planes is not None and params.get_int("thumb"):
         side = params.get_int("thumb")
@@ -86,6 +94,11 @@ def _pack(batch: Batch, observation: Observation, params: Params) -> None:
     for other in (observation.night, *observation.masks.values()):
         if other is not None:
             batch.replace(other)
+
+
+def _swapped(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return RGB or RGBA, as pictures from elsewhere are, as BGR or BGRA, and vice versa."""
+    return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
 
 
 def _chip(
@@ -101,7 +114,7 @@ def _chip(
     top = int(np.clip(y + height // 2 - side // 2, 0, DISC_HEIGHT - side))
     part = np.ascontiguousarray(light[top : top + side, left : left + side])
     chip = _encode(source, heat_map(part, _CHIP_SCALE), params)
-    chip.set_item("fmt", "H3")
+    chip.set_item("fmt", HEAT_FORMAT)
     for key, value in (("chip", number), ("chip_x", left), ("chip_y", top)):
         chip.set_item(key, value)
     return chip

@@ -13,6 +13,10 @@ import numpy.typing as npt
 from modules.aurora.planes import CELLS, CROP_LEFT, CROP_TOP, Array, Floats
 
 Pixels = npt.NDArray[np.uint8]
+HEAT_FORMAT: Final = "H3"
+ALPHA_FORMAT: Final = "A4"
+# Item `algo` of a picture whose only geometry is what was seen in it.
+IMAGE_ONLY: Final = "image-only"
 _LEAST_RAYLEIGH: Final = 0.1
 _NO_DATA: Final = 255
 _OUTLINE: Final = (60, 60, 255)

@@ -337,6 +337,9 @@ def test_the_disc_is_found_without_geometry():
     for seed in range(200_000, 200_008):
         picture = heat_map(np.ascontiguousarray(make_disc(scene(seed))[..., 0]), Scale())
         other, truth = moved(picture, seed)
+        other = np.ascontiguousarray(
+            other[..., ::-1]
+        )  # RGB, as pictures are that come from elsewhere
         (image,) = kit.run("aurora_mask", [(other, kit.describe(other))], find_disc=True)
         x, y, radius = (image.items[f"mars_{key}"] for key in "xyr")
         found = Circle(x=x, y=y, radius=radius, confidence=1.0)
@@ -346,11 +349,50 @@ def test_the_disc_is_found_without_geometry():
         assert (alpha[230, 151], alpha[230, 149], alpha[61, 320]) == (255, 0, 255)
 
 
+def test_a_disc_darker_than_what_is_around_it_is_found():
+    rows, columns = np.mgrid[:480, :640]
+    distance = np.hypot(columns - 350, rows - 230)
+    corona = 150 - 0.2 * (distance - 180)
+    grey = np.where(distance < 180, 60, corona) + np.random.default_rng(1).normal(0, 8, (480, 640))
+    picture = grey.clip(0, 250).astype(np.uint8)
+    (image,) = kit.run("aurora_mask", [(picture, kit.describe(picture))], find_disc=True)
+    x, y, radius = (image.items[f"mars_{key}"] for key in "xyr")
+    found = Circle(x=x, y=y, radius=radius, confidence=1.0)
+    assert box_overlap(found, Circle(x=350, y=230, radius=180, confidence=1.0)) > 0.75
+
+
 def test_plain_pictures_of_other_sizes_and_grey_ones_are_masked():
     grey = np.zeros((200, 300), np.uint8)
     cv2.circle(grey, (160, 90), 70, 200, -1)
     (image,) = kit.run("aurora_mask", [(grey, kit.describe(grey))], find_disc=True)
     assert image.pixels.shape == (480, 640, 4)
     assert image.items["mars_r"] == pytest.approx(70, rel=0.15)
-    (gate,) = kit.run("aurora_gate", [(image.pixels.copy(), image.metadata)], annotate=True)
+    # Without geometry a picture is never dropped, whatever the count.
+    (gate,) = kit.run("aurora_gate", [(image.pixels.copy(), image.metadata)], min_objects=99)
     assert gate.items["gate_keep"] is False
+    assert gate.items["algo"] == "image-only"
+    assert "aurora_state" not in gate.items
+
+
+def test_a_picture_from_elsewhere_keeps_its_colours_through_mask_and_pack():
+    picture = np.full((480, 640, 4), 255, np.uint8)
+    cv2.circle(picture, (320, 230), 170, (200, 120, 10, 255), -1)
+    picture[:40, :, 3] = 0
+    for channels in (3, 4):
+        plain = np.ascontiguousarray(picture[..., :channels])
+        images = run(("aurora_mask", "aurora_gate", "aurora_pack"), [(plain, kit.describe(plain))],
+                     aurora_mask={"find_disc": True})  # fmt: skip
+        decoded = cv2.imdecode(np.frombuffer(images[0].data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert decoded[230, 320].tolist() == [10, 120, 200, 255]
+    unmasked = np.ascontiguousarray(picture[..., :3])
+    (packed,) = run(("aurora_pack",), [(unmasked, kit.describe(unmasked))])
+    decoded = cv2.imdecode(np.frombuffer(packed.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert decoded[230, 320].tolist() == [10, 120, 200]
+
+
+def test_a_disc_with_geometry_is_not_looked_for(bright):
+    kept = run(("emus_disc", "aurora_heat", "aurora_mask"), swaths(bright),
+               aurora_mask={"find_disc": True})  # fmt: skip
+    plain = run(("emus_disc", "aurora_heat", "aurora_mask"), swaths(bright))
+    np.testing.assert_array_equal(kept[0].pixels, plain[0].pixels)
+    assert "algo" not in kept[0].items
