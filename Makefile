@@ -56,7 +56,7 @@ soak: $(RUN_STAMP)
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy csp dipp dish sim modules bench
+	$(BIN)/mypy csp dipp dish sim modules tools bench
 
 shell: $(RUN_STAMP)
 	$(BIN)/payload up --shell

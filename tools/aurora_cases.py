@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from modules.aurora.planes import (
     CELLS,
@@ -62,7 +63,7 @@ def make_truth(scene: Scene, cells: Cells) -> Truth:
     disc = resample(swaths, values, Frame(), empty_disc(1), averaged=1)[..., 0]
     side = 2 * CELLS
     part = np.nan_to_num(disc[CROP_TOP : CROP_TOP + side, CROP_LEFT : CROP_LEFT + side])
-    light = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    light = np.asarray(cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA), np.float32)
     with np.errstate(invalid="ignore"):
         dark = cells.known & ON_DISC_CELLS & (cells.solar_zenith > 95)
         present = dark & (light > np.maximum(1, 0.7 * cells.error))
@@ -76,13 +77,13 @@ def make_case(scene: Scene) -> tuple[Floats, Cells, Truth]:
     return disc, cells, make_truth(scene, cells)
 
 
-def training_target(cells: Cells, truth: Truth) -> np.ndarray:
+def training_target(cells: Cells, truth: Truth) -> npt.NDArray[np.uint8]:
     """Return uint8 (96, 96): 1 aurora, 0 none, 255 not counted."""
     blind = (truth.unsure | ~ON_DISC_CELLS).astype(np.uint8)
     half = (OUTPUT_CELLS, 2, OUTPUT_CELLS, 2)
     present = truth.present.reshape(half).any(axis=(1, 3))
     # A half-resolution cell counts unless all that is not aurora in it is uncertain.
     uncertain = blind.reshape(half).mean(axis=(1, 3)) > 0.5
-    target = present.astype(np.uint8)
+    target: npt.NDArray[np.uint8] = present.astype(np.uint8)
     target[uncertain & ~present] = 255
     return target

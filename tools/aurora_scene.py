@@ -174,7 +174,9 @@ def _body_rotation(
     body_right, body_up = tangents(below)
     turned_right = math.cos(roll) * body_right + math.sin(roll) * body_up
     turned_up = -math.sin(roll) * body_right + math.cos(roll) * body_up
-    return np.column_stack((turned_right, turned_up, below)) @ np.vstack((right, up, direction))
+    body = np.column_stack((turned_right, turned_up, below))
+    rotation: npt.NDArray[np.float64] = np.dot(body, np.vstack((right, up, direction)))
+    return rotation
 
 
 def tangents(
@@ -224,7 +226,9 @@ class _Light:
 
     def _day(self, zenith: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         lit = np.maximum(np.cos(np.radians(np.minimum(zenith, 75))), 0) ** 0.7
-        return self.day_r * lit * np.exp(-np.maximum(zenith - 75, 0) / self.slope_deg)
+        beyond = np.exp(-np.maximum(zenith - 75, 0) / self.slope_deg)
+        light: npt.NDArray[np.float64] = self.day_r * lit * beyond
+        return light
 
     def on(self, look: Look) -> npt.NDArray[np.float64]:
         day = self._day(look.zenith)

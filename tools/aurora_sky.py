@@ -144,8 +144,9 @@ def _night_place(rng: np.random.Generator, spacecraft: Doubles) -> Doubles:
 
 
 def _moved(rng: np.random.Generator, place: Doubles, radians: float) -> Doubles:
-    moved = place + rng.normal(0, radians, 3)
-    return moved / np.linalg.norm(moved)
+    moved: Doubles = place + rng.normal(0, radians, 3)
+    moved /= np.linalg.norm(moved)
+    return moved
 
 
 def _crustal(rng: np.random.Generator, blob_km: tuple[float, float], place: Doubles) -> _Shape:

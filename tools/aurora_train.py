@@ -16,13 +16,14 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from modules.aurora.planes import CELLS
+from modules.aurora.planes import CELLS, Array
 from modules.aurora.snr import SnrSettings, detect
 from modules.aurora.unet import OUTPUT_CELLS, network_input, segments
 from tools.aurora_cases import make_case, training_target
@@ -37,13 +38,13 @@ MODELS = Path(__file__).resolve().parents[1] / "modules" / "aurora" / "models"
 
 # -- data
 
+open_memmap: Any = np.lib.format.open_memmap  # numpy leaves it without annotations
+
 
 def draw(out: Path, first: int, count: int, name: str) -> None:
     """Draw scenes and keep what the network sees of them."""
-    inputs = np.lib.format.open_memmap(
-        out / f"{name}_x.npy", "w+", np.float16, (count, CELLS, CELLS, 4)
-    )
-    targets = np.lib.format.open_memmap(
+    inputs = open_memmap(out / f"{name}_x.npy", "w+", np.float16, (count, CELLS, CELLS, 4))
+    targets = open_memmap(
         out / f"{name}_y.npy", "w+", np.uint8, (count, OUTPUT_CELLS, OUTPUT_CELLS)
     )
     settings = SnrSettings()
@@ -101,9 +102,7 @@ def loss(target: Any, answer: Any) -> Any:
     return entropy + 0.5 * tf.reduce_mean(1 - (2 * both + 1) / (size + 1))
 
 
-def augment(
-    rng: np.random.Generator, inputs: np.ndarray, targets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def augment(rng: np.random.Generator, inputs: Array, targets: Array) -> tuple[Array, Array]:
     """Turn, mirror and shift the brightness of a batch a little."""
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
     inputs, targets = np.rot90(inputs, turns, (1, 2)), np.rot90(targets, turns, (1, 2))
@@ -126,14 +125,14 @@ def fit(out: Path, channels: int, minutes: float, seed: int) -> None:
     model = build(channels)
     optimizer = keras.optimizers.Adam(3e-3)
 
-    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
-    def step(inputs: Any, targets: Any) -> Any:
+    def take_step(inputs: Any, targets: Any) -> Any:
         with tf.GradientTape() as tape:
             value = loss(targets, model(inputs, training=True))
         gradients = tape.gradient(value, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return value
 
+    step: Callable[[Any, Any], Any] = tf.function(take_step, jit_compile=False)
     started, steps, epochs = time.monotonic(), 0, 0
     while (done := (time.monotonic() - started) / (60 * minutes)) < 1:
         order, losses = rng.permutation(len(x)), []
@@ -167,7 +166,7 @@ def fit(out: Path, channels: int, minutes: float, seed: int) -> None:
 # -- shipping
 
 
-def convert(model: Any, samples: np.ndarray | None) -> bytes:
+def convert(model: Any, samples: Array | None) -> bytes:
     """Return a TFLite file: float16 weights, or with samples all of it in 8-bit integers."""
     import tensorflow as tf
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def generate(output: Path) -> None:
     """Compile every proto file into `output`. Raises RuntimeError with protoc's exit status."""
-    from grpc_tools import protoc  # type: ignore[import-untyped]
+    from grpc_tools import protoc
 
     sources = sorted(str(path) for path in (ROOT / "proto").glob("*.proto"))
     flags = [f"-I{ROOT / 'proto'}", f"--python_out={output}", f"--pyi_out={output}"]

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import tifffile
 
+Array = npt.NDArray[Any]
 OUT = Path(__file__).resolve().parent.parent / "sim" / "scenes"
 # Landsat 8 level 1: reflectance = 2e-5 * DN - 0.1, here without the division by sin(sun
 # elevation), because a camera sees the light that arrives. Source: the MTL file of the scene.
@@ -25,7 +28,7 @@ JPEG = [
 ]  # fmt: skip
 
 
-def save(name: str, reflectance: np.ndarray, full_scale: float) -> None:
+def save(name: str, reflectance: Array, full_scale: float) -> None:
     """Write a picture whose value v stands for full_scale * (v / 255) ** 2."""
     coded = np.sqrt(np.clip(reflectance / full_scale, 0, 1)) * 255
     path = OUT / f"{name}.jpg"
@@ -34,9 +37,10 @@ def save(name: str, reflectance: np.ndarray, full_scale: float) -> None:
     print(f"{path.name}: {coded.shape} {path.stat().st_size} bytes, clipped {above:.5f}")
 
 
-def bands(folder: Path, pattern: str, numbers: tuple[int, ...]) -> np.ndarray:
+def bands(folder: Path, pattern: str, numbers: tuple[int, ...]) -> Array:
     """Stack bands as float32."""
-    return np.stack([tifffile.imread(folder / pattern.format(n)) for n in numbers], -1).astype("f4")
+    found = [np.asarray(tifffile.imread(folder / pattern.format(n)), "f4") for n in numbers]
+    return np.stack(found, -1)
 
 
 def itaipu(folder: Path) -> None:

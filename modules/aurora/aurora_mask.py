@@ -80,7 +80,8 @@ def _mask(image: Image, wanted: Circle, look: bool) -> Image:
         found = find_disc(fitted)
         factor = wanted.radius / found.radius
         colour = _move(fitted, factor, wanted.x - factor * found.x, wanted.y - factor * found.y)
-    result = image.derive(np.dstack((colour, _alpha(colour.shape[:2], wanted))))
+    planes = (*cv2.split(colour), _alpha(colour.shape[:2], wanted))
+    result = image.derive(np.asarray(cv2.merge(planes), np.uint8))
     result.set_item("fmt", ALPHA_FORMAT)
     if is_plain:
         result.set_item("algo", IMAGE_ONLY)

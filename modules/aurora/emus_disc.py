@@ -106,9 +106,8 @@ def _make_disc(batch: Batch, group: list[Image], frame: Frame, clean: bool) -> I
     # The earliest swath names the observation.
     first = min(group, key=lambda image: (image.metadata.timestamp, str(image.items.get("obs"))))
     disc = first.derive(out)
-    known = np.isfinite(out[..., Disc.RADIANCE]) & _on_disc(frame)
-    with np.errstate(invalid="ignore"):
-        night = known & (out[..., Disc.SOLAR_ZENITH] > _NIGHT_DEG)
+    known = np.isfinite(cv2.extractChannel(out, Disc.RADIANCE)) & _on_disc(frame)
+    night = known & (cv2.extractChannel(out, Disc.SOLAR_ZENITH) > _NIGHT_DEG)
     count = int(known.sum())
     if count == 0:
         batch.log(f"observation {first.items.get('obs')} has no data on the disc")
