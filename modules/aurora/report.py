@@ -23,10 +23,17 @@ _COLUMNS = (
     "obs", "orbit", "state", "number", "kind", "snr", "score", "lat", "lon", "sza", "lt",
     "mean_r", "peak_r", "km2", "px", "x", "y", "width", "height",
 )  # fmt: skip
+# What the page shows of a detection: heading, column, digits.
+_SHOWN = (
+    ("no.", "number", 0), ("kind", "kind", 0), ("lat °", "lat", 1), ("lon °", "lon", 1),
+    ("SZA °", "sza", 0), ("local time h", "lt", 1), ("mean R", "mean_r", 1),
+    ("peak R", "peak_r", 1), ("area 1000 km²", "km2", 0), ("SNR", "snr", 1), ("score", "score", 0),
+)  # fmt: skip
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;
 background:#111;color:#ddd}h2{margin-top:2.5rem}img{max-width:100%;border:1px solid #444}
 table{border-collapse:collapse}td,th{padding:.15rem .7rem;text-align:right;
-border-bottom:1px solid #333}.aurora{color:#8f8}.note{color:#999}"""
+border-bottom:1px solid #333;font-variant-numeric:tabular-nums}
+.aurora{color:#8f8}.note{color:#999}"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,16 +163,20 @@ def _page(findings: Sequence[Finding], pictures: Sequence[Path]) -> str:
         parts.append(f"<img src='{html.escape(picture.name)}' alt='{obs}' width=640 height=480>")
         rows = _rows(finding)
         if rows:
-            names = _COLUMNS[3:15]
-            head = "".join(f"<th>{name}" for name in names)
-            body = "".join(
-                "<tr>" + "".join(f"<td>{_text(row[name])}" for name in names) for row in rows
-            )
+            head = "".join(f"<th>{heading}" for heading, _, _ in _SHOWN)
+            body = "".join("<tr>" + _cells(row) for row in rows)
             parts.append(f"<table><tr>{head}{body}</table>")
         files = ", ".join(html.escape(path.name) for path in finding.files)
         parts.append(f"<p class=note>{files}")
     return "\n".join(parts) + "\n"
 
 
-def _text(value: object) -> str:
-    return "" if value is None else html.escape(str(value))
+def _cells(row: dict[str, object]) -> str:
+    """Return the cells of one detection; areas in thousands, unknown figures empty."""
+    cells = []
+    for _, column, digits in _SHOWN:
+        value = row[column]
+        if isinstance(value, int | float):
+            value = f"{value / 1000 if column == 'km2' else value:.{digits}f}"
+        cells.append("<td>" + ("" if value is None else html.escape(str(value))))
+    return "".join(cells)
