@@ -67,7 +67,7 @@ def as_batch(drawn: Scene, arena: mmap.mmap) -> Batch:
         )
         for block in split_blocks(segment, len(images), len(segment))
     ]
-    space = Workspace([segment], memoryview(arena))
+    space = Workspace.over([segment], memoryview(arena))
     return Batch.from_refs(refs, space, pipeline_id=1, batch_id=1)
 
 

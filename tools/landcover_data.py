@@ -124,7 +124,9 @@ class Earth:
         wide = half / np.cos(np.radians(lat))
         y, x = (90 - lat) * self._cells_per_deg, (lon + 180) * self._cells_per_deg
         part = self.labels[round(y - half) : round(y + half), round(x - wide) : round(x + wide)]
-        return np.bincount(part.reshape(-1), minlength=NO_CLASS + 1) / part.size
+        counts = np.bincount(part.reshape(-1), minlength=NO_CLASS + 1)
+        shares: npt.NDArray[np.float64] = counts / part.size
+        return shares
 
     def _cut(self, lat: float, lon: float, size: float, size_px: int) -> Picture:
         """Return a square on the ground: columns are stretched as the meridians converge."""
@@ -134,7 +136,8 @@ class Earth:
         half = (size_px - 1) / 2
         place = np.array([[across, 0, x - 0.5 - across * half], [0, down, y - 0.5 - down * half]])
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(self.picture, place, (size_px, size_px), flags=flags)
+        cut = cv2.warpAffine(self.picture, place, (size_px, size_px), flags=flags)
+        return np.asarray(cut, np.uint8)
 
 
 def balanced(earth: Earth, rng: np.random.Generator, where: str, size_px: int) -> Iterator[Patch]:

@@ -19,9 +19,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from dipp.metadata import Metadata
 from dipp.runfiles import FileRunner, load_chain
@@ -118,7 +120,7 @@ def recalls(judged: Sequence[Judged]) -> dict[str, Row]:
     return result
 
 
-def _row(share: float, draws: np.ndarray, patches: int, blocks: int) -> Row:
+def _row(share: float, draws: npt.NDArray[Any], patches: int, blocks: int) -> Row:
     row: Row = {"recall": round(float(share), 3), "patches": patches, "blocks": blocks}
     if blocks >= _LEAST_BLOCKS:
         low, high = np.percentile(draws, [2.5, 97.5])
@@ -163,7 +165,7 @@ class ColourRule:
         return float(np.mean([np.mean(each) for each in right.values()]))
 
 
-def _colours(pixels: Picture, rng: np.random.Generator | None) -> np.ndarray:
+def _colours(pixels: Picture, rng: np.random.Generator | None) -> npt.NDArray[Any]:
     flat = (pixels if rng is None else disturb(rng, pixels)).reshape(-1, 3) / 255
     return np.concatenate([flat.mean(axis=0), flat.std(axis=0)])
 

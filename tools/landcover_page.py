@@ -17,10 +17,12 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import imagecodecs
 import numpy as np
+import numpy.typing as npt
 
 # Pixels of the frame per pixel of the map.
 _SHRINK = 4
@@ -36,7 +38,7 @@ class Sent:
     """One patch of the result."""
 
     name: str
-    pixels: np.ndarray
+    pixels: npt.NDArray[Any]
     items: dict[str, object]
     size_bytes: int
 
@@ -91,7 +93,7 @@ def page(frames: dict[str, list[Sent]]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _map(patches: list[Sent]) -> np.ndarray:
+def _map(patches: list[Sent]) -> npt.NDArray[Any]:
     """Return the patches in their places on grey, as far as the last of them."""
     bottom = max(patch.number("py") + patch.pixels.shape[0] for patch in patches)
     right = max(patch.number("px") + patch.pixels.shape[1] for patch in patches)
@@ -104,7 +106,7 @@ def _map(patches: list[Sent]) -> np.ndarray:
     return canvas
 
 
-def _image(pixels: np.ndarray) -> str:
+def _image(pixels: npt.NDArray[Any]) -> str:
     done, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not done:
         raise ValueError(f"no JPEG of {pixels.shape}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tools.landcover_data import CLASSES, Earth, balanced, disturb
 
@@ -39,7 +40,7 @@ class Source:
     def __init__(self, earth: Earth, seed: int) -> None:
         self._earth, self._rng = earth, np.random.default_rng(seed)
 
-    def take(self, count: int, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, count: int, size_px: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Return float32 (count, size, size, 3) in -1..1 and int labels."""
         patches = balanced(self._earth, self._rng, "train", size_px)
         first = int(self._rng.integers(len(CLASSES)))
