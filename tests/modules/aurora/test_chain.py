@@ -11,7 +11,6 @@ import cv2
 import kit
 import numpy as np
 import pytest
-from modules.aurora.tflite import Model
 
 from dipp.metadata import Metadata
 from dipp.sdk import Image, ModuleError
@@ -20,6 +19,7 @@ from modules.aurora.detections import Detection, listed
 from modules.aurora.limb import Circle
 from modules.aurora.picture import Scale, heat_map
 from modules.aurora.planes import PIXEL_KM, Swath
+from modules.common.tflite import Model
 from tools.aurora_cases import make_disc
 from tools.aurora_limb import box_overlap, moved
 from tools.aurora_scene import DEFAULT, SHIFTED, Scene, scene

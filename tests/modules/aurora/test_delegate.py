@@ -16,10 +16,10 @@ from pathlib import Path
 import kit
 import numpy as np
 import pytest
-from modules.aurora.tflite import Model, ModelError
 
 from dipp.sdk import ModuleError
 from modules.aurora.aurora_cnn import MODELS
+from modules.common.tflite import Model, ModelError
 
 # The structure is that of TfLiteDelegate in TensorFlow Lite 2.14 (c/common.h).
 LOADS = """
