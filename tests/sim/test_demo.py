@@ -24,7 +24,7 @@ def test_the_mission_flies_crashes_recovers_and_leaves_nothing(tmp_path: Path) -
     state = tmp_path / "state"
     done = subprocess.run(
         [
-            sys.executable, "-m", "sim.payload.cli", "demo", "--captures", "2", "--auroras", "1",
+            sys.executable, "-m", "sim.payload.cli", "demo", "--captures", "2", "--auroras", "2",
             "--json", "--out", str(tmp_path / "out"), "--state", str(state),
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=140, check=False,
@@ -32,11 +32,11 @@ def test_the_mission_flies_crashes_recovers_and_leaves_nothing(tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert (summary["batches"], summary["images"]) == (3, 6)
-    assert (summary["delivered"], summary["quarantined"], summary["dropped"]) == (2, 1, 0)
+    assert (summary["batches"], summary["images"]) == (4, 8)
+    assert (summary["delivered"], summary["quarantined"], summary["dropped"]) == (3, 1, 0)
     assert (summary["crashes_injected"], summary["plan_outcome"]) == (1, "completed")
-    # Two pictures of the Earth; of Mars the mask and the disc with outlines.
-    assert (summary["pictures_received"], summary["auroras"]) == (4, 1)
+    # Two pictures of the Earth; of Mars twice the mask and the disc, the second one with an aurora.
+    assert (summary["pictures_received"], summary["auroras"]) == (6, 1)
     assert summary["downlink_bytes"] > 100_000 > summary["uplink_bytes"] > 1000
     page = (tmp_path / "out" / "report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:)', page)
