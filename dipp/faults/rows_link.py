@@ -9,6 +9,7 @@ from __future__ import annotations
 from csp.connection import MAX_CONNECTIONS, MAX_HALF_OPEN, Connection
 from csp.errors import DecodeError, NoResponse, Refused
 from csp.faultrow import Case, FaultRow, fault_row, require
+from csp.guard import Guard, VolatileStamps
 from csp.packet import Flag, Packet, decode_frame, encode_frame
 from csp.rdp import BULK
 from csp.rdp_wire import SYN, RdpOptions, Segment
@@ -172,16 +173,17 @@ def _malformed(case: Case) -> str:
     network.wait(60)
     require(len(node.connections) == 0, "noise left connections behind")
     _unauthenticated(case)
-    return (
-        f"3000 random frames, {refused} truncations, unknown ports, HMAC absent and wrong: dropped"
-    )
+    return f"3000 random frames, {refused} truncations, unknown ports, HMAC absent, wrong and replayed: dropped"
 
 
 def _unauthenticated(case: Case) -> None:
+    def guard(key: bytes = _KEY) -> Guard:
+        return Guard(key, stamps=VolatileStamps())
+
     network = Network(seed=case.random.randrange(99))
-    network.add(_SERVER, hmac_key=_KEY).bind(PORT_PING, lambda packet: packet.data)
-    friend = network.add(_CLIENT, hmac_key=_KEY)
-    strangers = (network.add(_OTHER), network.add(22, hmac_key=b"another key 1234"))
+    network.add(_SERVER, guard=guard()).bind(PORT_PING, lambda packet: packet.data)
+    friend = network.add(_CLIENT, guard=guard())
+    strangers = (network.add(_OTHER), network.add(22, guard=guard(b"another key 1234")))
     ask = friend.request(_SERVER, PORT_PING, b"x", timeout_s=1)
     require(network.run(ask) == b"x", "the right key is refused")
     for stranger in strangers:
@@ -190,6 +192,19 @@ def _unauthenticated(case: Case) -> None:
         except (NoResponse, Refused):
             continue
         require(False, "a packet without the right key was answered")
+    _replayed(guard(), guard())
+
+
+def _replayed(sender: Guard, receiver: Guard) -> None:
+    packet = Packet(src=_CLIENT, dst=_SERVER, dport=10, sport=30, data=b"command")
+    sealed = sender.seal(packet)
+    require(receiver.open(sealed).data == b"command", "an authentic command is refused")
+    try:
+        receiver.open(sealed)
+    except DecodeError:
+        require(receiver.counters.replayed == 1, "a replay was not counted")
+        return
+    require(False, "a recorded command was obeyed again")
 
 
 def _peer_reboots(case: Case) -> str:
