@@ -21,7 +21,7 @@ from dipp.runner.arena import ArenaPool, read_range, segment_size
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule, StandIn
 from dipp.runner.outcome import ref_of
-from dipp.runner.pool import Spawner, StandbyPool, remove_directory
+from dipp.runner.pool import Spawner, StandbyPool
 from dipp.runner.protocol import BatchDone, RunBatch, decode_frame, encode_frame
 from dipp.runner.stage import BatchState, Stage
 from dipp.runner.validate import check_images
@@ -171,7 +171,7 @@ class ChainRunner:
         for stage in stages:
             if stage.execution is not None:
                 stage.execution.close()
-                remove_directory(stage.execution.outfit.directory)
+                self._spawner.take_back(stage.execution.outfit.directory)
 
     def _sweep(self, last: Stage) -> None:
         """Kill what modules left running, and charge a stage with it."""

@@ -41,6 +41,7 @@ from dipp.runner.protocol import (
     encode_frame,
 )
 from dipp.runner.values import Policy, clip
+from dipp.runner.wait import wait_readable
 from dipp.runner.wire import FrameError
 from dipp.sandbox.gear import Gear
 from dipp.sandbox.ladder import climb
@@ -48,6 +49,8 @@ from dipp.sandbox.limits import Confinement
 from dipp.sdk import ModuleError
 from dipp.workspace import ImageRef, SeenImage, SegmentRange, Workspace
 
+# How long a child that stands by waits for an order before it rehearses.
+QUIET_S = 0.005
 # Deeper frames of a traceback say nothing new and push the message out of the log tail.
 _TRACEBACK_FRAMES = 12
 
@@ -112,9 +115,10 @@ class _Child:
         self._pipe: ErrorPipe | None = (pipe[0], pipe[1]) if len(pipe) == 2 else None
         reseed()
         self._map(outfit.memory)
-        if outfit.rehearses:
-            self._rehearse(fully=False, segment_fd=outfit.memory.scratch_fd)
-        self._confine(outfit, (channel.fileno(), passing.fileno(), *pipe))
+        # Only for the rehearsal, which comes when there are no descriptors to be had any more.
+        self._own_fd = os.dup(outfit.memory.scratch_fd) if outfit.rehearses else -1
+        keep = (channel.fileno(), passing.fileno(), *pipe)
+        self._confine(outfit, (*keep, self._own_fd) if outfit.rehearses else keep)
 
     def _map(self, memory: Memory) -> None:
         self._arenas = [
@@ -141,10 +145,15 @@ class _Child:
         climb(confinement, (*outfit.policy.skipped_rungs, *outfit.gear.absent))
 
     def follow(self) -> int:
-        """Rehearse, wait, run, report; return the exit status."""
-        if self._rehearses:
-            self._rehearse(fully=True)
+        """Wait, rehearse if there is time, run, report; return the exit status."""
         self._channel.send(ChildReady())
+        if self._rehearses:
+            # In a series of batches there is no time, and a rehearsal would cost more than it saves.
+            if not wait_readable(self._channel.fileno(), QUIET_S):
+                self._rehearse(fully=False)
+                self._rehearse(fully=True)
+                self._channel.send(ChildReady(is_rehearsed=1))
+            os.close(self._own_fd)
         order = self._channel.receive_encoded()
         if not order:
             return 1
@@ -165,12 +174,12 @@ class _Child:
         arena = segments.fetch(-1, writable=True) if go.fresh else self._arena
         return Workspace(segments.find, len(go.segments), arena, self._scratch)
 
-    def _rehearse(self, *, fully: bool, segment_fd: int = -1) -> None:
+    def _rehearse(self, *, fully: bool) -> None:
         """Go once through all that is ours on the way of a batch, and what the module offers.
 
         A fresh child shares its memory with its host; what it touches for the first time, it copies
-        a page at a time, which is better done before than while a batch waits. Foreign code runs
-        confined only; descriptors are to be had before that only.
+        a page at a time, which is better done before than while a batch waits. First without the
+        module's own part: that may fail.
         """
         meta = Metadata(width=1, height=1, channels=1, bits_pixel=8, size=1, camera="x")
         encoded = meta.encode()
@@ -179,10 +188,9 @@ class _Child:
         go = Go(0, 0, (SeenImage.of(ref, meta),), (BY_DESCRIPTOR,), hold=True)
         left, right = Channel.pair()
         try:
-            if segment_fd >= 0:
-                socket.send_fds(left.sock, [b"f"], [segment_fd])
-                space = self._workspace(go, right.sock)
-                space.view(SegmentRange(segment=0, offset=0, length=1))
+            socket.send_fds(left.sock, [b"f"], [self._own_fd])
+            space = self._workspace(go, right.sock)
+            space.view(SegmentRange(segment=0, offset=0, length=1))
             left.send(go)
             order = decode_go(right.receive_encoded())
             space = Workspace.over(

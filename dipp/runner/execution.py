@@ -70,6 +70,7 @@ class Execution:
         self.ending = Ending()
         self.cut = Cut.NONE
         self.is_ready = False
+        self.is_rehearsed = False
         # A child that stood by and died before it looked at its order: no fault of its module.
         self.has_died_waiting = False
         self.private_bytes: int | None = None
@@ -244,8 +245,9 @@ class Execution:
                 return False
             frame, fds = message
             close_fds(fds)
-            if isinstance(frame, ChildReady) and not self.is_ready:
+            if isinstance(frame, ChildReady) and not self.is_rehearsed:
                 self.is_ready = True
+                self.is_rehearsed = bool(frame.is_rehearsed)
                 return True
             self.frames.append(frame)
         return True

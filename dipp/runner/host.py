@@ -21,6 +21,7 @@ from dipp.errors import ContentError
 from dipp.runner.arena import ArenaPool
 from dipp.runner.chain import ChainResult, ChainRunner
 from dipp.runner.channel import Channel, close_fds, expect_fds
+from dipp.runner.child import QUIET_S
 from dipp.runner.loader import LoadedModule, load_module
 from dipp.runner.pool import Spawner, StandbyPool
 from dipp.runner.progress import ProgressPage
@@ -52,8 +53,6 @@ _Order = RunBatch | BatchReleased | Quit
 _ORDERS: tuple[type[_Order], ...] = (RunBatch, BatchReleased, Quit)
 # Escaped text of one byte per character; fits the field of the frame.
 LOG_LIMIT_CHARS = 2000
-# An order that comes this soon is one of a series, which a rehearsal would only hold up.
-_QUIET_S = 0.005
 # Counting the threads of a user reads all of /proc: milliseconds, which not every batch shall pay.
 _RECOUNT_S = 5.0
 
@@ -141,7 +140,7 @@ class _Host:
             is_filling = self._pool.fill_one()
             children = None if is_filling else self._pool.newly_full()
             if children is not None:
-                if children and not wait_readable(self._control.fileno(), _QUIET_S):
+                if children and not wait_readable(self._control.fileno(), QUIET_S):
                     with contextlib.suppress(OSError):
                         # Short of something: the next batch is a little slower.
                         self._runner.rehearse()

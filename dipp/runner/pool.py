@@ -53,6 +53,7 @@ class Spawner:
         self.forks = ForkWatch()
         self._scratch_root = scratch_root
         self._control_fd = control_fd
+        self._directories: list[str] = []
 
     def spawn(
         self, position: int, module: LoadedModule | None = None, *, rehearses: bool = False
@@ -74,7 +75,7 @@ class Spawner:
         try:
             execution = Execution(outfit, self._control_fd)
         except OSError:
-            remove_directory(directory)
+            self.take_back(directory)
             raise
         self.forks.note(execution.pid)
         return execution
@@ -94,7 +95,33 @@ class Spawner:
             scratch_bytes=used_bytes(scratch_fd),
         )
 
+    def take_back(self, directory: str) -> None:
+        """Use a scratch directory again if nothing is in it, else remove it.
+
+        To make and remove one waits for the disk, which takes longer than many a chain.
+        """
+        try:
+            is_clean = not os.listdir(directory) and os.stat(directory).st_mode & 0o7777 == 0o700
+        except OSError:
+            is_clean = False
+        if is_clean:
+            self._directories.append(directory)
+        else:
+            _remove_directory(directory)
+
+    def discard(self, execution: Execution) -> None:
+        """End a child that has run nothing. Raises StuckChildError."""
+        try:
+            execution.kill()
+            execution.await_death()
+            execution.bury()
+        finally:
+            execution.close()
+            self.take_back(execution.outfit.directory)
+
     def _make_directory(self) -> str:
+        if self._directories:
+            return self._directories.pop()
         path = tempfile.mkdtemp(prefix="stage-", dir=self._scratch_root)
         user = self.gear.user
         if user is not None:
@@ -106,27 +133,13 @@ class Spawner:
         return path
 
 
-def remove_directory(path: str) -> None:
-    """Remove a scratch directory, which usually is empty.
+def _remove_directory(path: str) -> None:
+    """Remove a scratch directory.
 
     A tree too deep to remove stays in the host's directory, which the forge removes.
     """
-    try:
-        os.rmdir(path)
-    except OSError:
-        with contextlib.suppress(RecursionError):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def discard(execution: Execution) -> None:
-    """End a child that has run nothing. Raises StuckChildError."""
-    try:
-        execution.kill()
-        execution.await_death()
-        execution.bury()
-    finally:
-        execution.close()
-        remove_directory(execution.outfit.directory)
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(slots=True)
@@ -153,7 +166,6 @@ class StandbyPool:
         waiting = self._stages[position].waiting
         while waiting:
             execution = waiting.popleft()
-            # What rehearses may yet fail at it, and then no batch shall be lost.
             if not execution.outfit.rehearses or execution.get_ready(_READY_WAIT_S):
                 return execution
             self.mourn(position, execution)
@@ -197,15 +209,16 @@ class StandbyPool:
     def fds(self) -> list[int]:
         """Return what to watch: children that get ready, and all whose end would be news."""
         everybody = self._everybody()
-        return [e.fileno() for e in everybody if not e.is_ready] + [e.pidfd for e in everybody]
+        listening = [e.fileno() for e in everybody if not e.is_rehearsed]
+        return listening + [e.pidfd for e in everybody]
 
     def notice(self, ready: Collection[int]) -> None:
         """Take note of children that got ready or died, and end those that take too long."""
         for position, stage in enumerate(self._stages):
             for execution in list(stage.waiting):
-                if execution.fileno() in ready and not execution.is_ready:
+                if execution.fileno() in ready and not execution.is_rehearsed:
                     execution.listen()
-                late = not execution.is_ready and execution.age_s > _timeout_s(execution)
+                late = not execution.is_rehearsed and execution.age_s > _timeout_s(execution)
                 if execution.pidfd in ready or late:
                     stage.waiting.remove(execution)
                     self.mourn(position, execution)
@@ -213,7 +226,7 @@ class StandbyPool:
     def wait_s(self) -> float | None:
         """Return after how many seconds there is something to do without any news."""
         now = time.monotonic()
-        late = [_timeout_s(e) - e.age_s for e in self._everybody() if not e.is_ready]
+        late = [_timeout_s(e) - e.age_s for e in self._everybody() if not e.is_rehearsed]
         standby = self._spawner.policy.standby
         paused = [
             stage.not_before - now
@@ -227,7 +240,7 @@ class StandbyPool:
     def newly_full(self) -> int | None:
         """Return how many stand by, once, when all of them have got ready."""
         everybody = self._everybody()
-        if self._is_told or not all(execution.is_ready for execution in everybody):
+        if self._is_told or not all(execution.is_rehearsed for execution in everybody):
             return None
         self._is_told = True
         return len(everybody)
@@ -236,7 +249,7 @@ class StandbyPool:
         """End all."""
         for stage in self._stages:
             while stage.waiting:
-                discard(stage.waiting.pop())
+                self._spawner.discard(stage.waiting.pop())
 
     def mourn(self, position: int, execution: Execution) -> None:
         """Bury a child that died while it stood by."""
@@ -244,7 +257,7 @@ class StandbyPool:
         self._is_told = False
         stage.deaths += 1
         stage.not_before = time.monotonic() + _PAUSE_S
-        discard(execution)
+        self._spawner.discard(execution)
 
     def _everybody(self) -> list[Execution]:
         return [execution for stage in self._stages for execution in stage.waiting]
@@ -262,7 +275,7 @@ def _private_bytes(execution: Execution) -> int:
 
     It is asked once, when the child has got ready: it changes no more until there is a batch.
     """
-    if execution.private_bytes is None and execution.is_ready:
+    if execution.private_bytes is None and execution.is_rehearsed:
         execution.private_bytes = _ask_private_bytes(execution.outer_pid)
     return _USUAL_BYTES if execution.private_bytes is None else execution.private_bytes
 

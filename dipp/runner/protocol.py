@@ -178,7 +178,9 @@ class Quit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildReady:
-    """Child to host: confined, memory mapped, rehearsed."""
+    """Child to host: confined and memory mapped, and later, if nothing came, rehearsed as well."""
+
+    is_rehearsed: int = 0
 
 
 class Go(NamedTuple):
@@ -373,7 +375,7 @@ _FRAMES: dict[int, Record | _GoRecord] = {
     31: Record(ModuleDone, batch_id=U64, pipeline_id=U32, images=_IMAGES),
     32: Record(ModuleFailed, code=U16, reason=_REASON),
     33: Record(ModuleRaised, exception=_NAME, line=U32, reason=_REASON),
-    34: Record(ChildReady),
+    34: Record(ChildReady, is_rehearsed=U8),
     _FORWARDED_NUMBER: Record(ModuleForwarded, batch_id=U64),
 }  # fmt: skip
 _NUMBERS = {record.kind: number for number, record in _FRAMES.items()}

@@ -69,7 +69,7 @@ FRAMES = (
     RunBatch(batch_id=5, images=(REF, REF)),
     BatchReleased(batch_id=5),
     PoolFilled(children=3),
-    ChildReady(),
+    ChildReady(is_rehearsed=1),
     BatchDone(
         batch_id=5,
         images=(REF,),
