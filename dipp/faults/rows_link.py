@@ -173,7 +173,10 @@ def _malformed(case: Case) -> str:
     network.wait(60)
     require(len(node.connections) == 0, "noise left connections behind")
     _unauthenticated(case)
-    return f"3000 random frames, {refused} truncations, unknown ports, HMAC absent, wrong and replayed: dropped"
+    return (
+        f"3000 random frames, {refused} truncations, unknown ports,"
+        " HMAC absent, wrong and replayed: dropped"
+    )
 
 
 def _unauthenticated(case: Case) -> None:

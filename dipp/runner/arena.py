@@ -27,9 +27,9 @@ _SEALS = _SIZE_SEALS | fcntl.F_SEAL_SEAL
 _POPULATE_READ, _POPULATE_WRITE = 22, 23
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _BLOCK_BYTES = 512
-# A stage writes one and reads the other; fewer pages in use are warmer pages. Where images wait in
-# both, a spare one is taken.
-ROTATING = 2
+# A stage writes one and reads the other, while the node still reads the result of the last batch
+# from a third; fewer pages in use are warmer pages. Where this is not enough, a spare one is taken.
+ROTATING = 3
 
 _HUGE_PAGE = 14
 _BUFFER_READ, _BUFFER_WRITE = 0x100, 0x200
@@ -149,18 +149,20 @@ class Arena:
 class ArenaPool:
     """The arenas of one host, and the scratch memory that its children use one after another."""
 
-    def __init__(self, size_bytes: int, keep_bytes: int, stages: int) -> None:
-        """Make what a chain of so many stages usually needs. Raises OSError."""
+    def __init__(self, size_bytes: int, keep_bytes: int) -> None:
+        """Make what a chain usually needs; it costs nothing until it is used. Raises OSError."""
         self.size_bytes = size_bytes
         self._keep_bytes = keep_bytes
         self.scratch_fd = create_arena(size_bytes)
         self._by_fd: dict[int, Arena] = {}
-        self.rotating = [self._create(number) for number in range(min(stages, ROTATING))]
+        self.rotating = [self._create(number) for number in range(ROTATING)]
+        # Which of them the first stage of the next batch writes.
+        self._first = 0
         self._spare: list[Arena] = []
 
     def of_stage(self, position: int) -> Arena:
         """Return the arena a child for that stage, counted from 0, is made with."""
-        return self.rotating[position % len(self.rotating)]
+        return self.rotating[(self._first + position) % ROTATING]
 
     def find(self, fd: int) -> Arena | None:
         """Return the arena with that descriptor; None for an input segment."""
@@ -189,6 +191,8 @@ class ArenaPool:
             arena = self.find(fd)
             if arena is not None:
                 arena.lent_to = batch_id
+                if arena.number < ROTATING:
+                    self._first = (arena.number + 1) % ROTATING
 
     def release(self, batch_id: int) -> None:
         """Use the arenas of a batch again."""

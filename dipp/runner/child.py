@@ -148,7 +148,7 @@ class _Child:
         """Wait, rehearse if there is time, run, report; return the exit status."""
         self._channel.send(ChildReady())
         if self._rehearses:
-            # In a series of batches there is no time, and a rehearsal would cost more than it saves.
+            # In a series of batches a rehearsal would cost more than it saves.
             if not wait_readable(self._channel.fileno(), QUIET_S):
                 self._rehearse(fully=False)
                 self._rehearse(fully=True)

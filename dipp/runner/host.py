@@ -102,9 +102,7 @@ class _Host:
         progress = ProgressPage(expect_fds(fds, 1)[0])
         if not self._load(order):
             return
-        self._arenas = ArenaPool(
-            order.policy.arena_bytes, order.policy.keep_bytes, len(self._modules)
-        )
+        self._arenas = ArenaPool(order.policy.arena_bytes, order.policy.keep_bytes)
         self._spawner = Spawner(
             self._modules,
             self._arenas,
