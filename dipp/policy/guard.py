@@ -24,7 +24,6 @@ from dipp.results import Note, Runner
 from dipp.runner.outcome import Completed, Failed, Job
 from dipp.runner.stage import module_hash
 from dipp.runner.values import Chain, CrashRecord, ModuleStep, StageStats, clip
-from dipp.sandbox.faultline import FAULT_SIGNALS, fault_address, fault_line
 from dipp.supervisor.policy import ModuleBook, ModuleKey, Tolerance, is_blamed, may_retry
 
 _STATE_BYTES = 179
@@ -93,7 +92,6 @@ class Guard:
             outcome = await self._runner.submit(replace(job, chain=plan.chain))
             if isinstance(outcome, Completed):
                 return self._completed(job, plan, tickets, outcome)
-            outcome = _with_place(plan.chain, outcome)
             self._blame(job.chain, plan, outcome)
             again = self._plan(job.chain) == plan
             if not (again and may_retry(outcome.code, retries, self._settings.tolerance)):
@@ -224,17 +222,6 @@ class Guard:
             "retry", batch=job.batch_id, pipeline=pipeline, module=outcome.module_index,
             code=int(outcome.code),
         )  # fmt: skip
-
-
-def _with_place(chain: Chain, outcome: Failed) -> Failed:
-    """Add to the record of a fault what only the log tells: address, line of the module itself."""
-    crash, log = outcome.crash, outcome.log
-    if crash.signal not in FAULT_SIGNALS:
-        return outcome
-    paths = [step.path for step in chain.steps if step.index == outcome.module_index]
-    line = next((fault_line(log, path) for path in paths), 0)
-    crash = replace(crash, fault_address=fault_address(log), line=line or crash.line)
-    return replace(outcome, crash=crash)
 
 
 def _with_gaps(

@@ -110,13 +110,17 @@ def map_segment(fd: int) -> memoryview:
     return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ))
 
 
-def map_for_good(fd: int, *, writable: bool = False, warm_bytes: int = 0) -> memoryview:
-    """Map a whole segment for the rest of this process, without keeping a descriptor.
+def map_for_good(
+    fd: int, *, writable: bool = False, warm_bytes: int = 0, limit_bytes: int | None = None
+) -> memoryview:
+    """Map a segment for the rest of this process, without keeping a descriptor.
 
-    The first `warm_bytes` are made ready to be touched, where the kernel can do that at once.
-    Raises OSError.
+    At most the first `limit_bytes` are mapped, for address space is bounded too. The first
+    `warm_bytes` are made ready to be touched, where the kernel can do that at once. Raises OSError.
     """
     size = segment_size(fd)
+    if limit_bytes is not None:
+        size = min(size, limit_bytes)
     if not size:
         return memoryview(b"")
     prot = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ

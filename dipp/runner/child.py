@@ -170,7 +170,7 @@ class _Child:
         return status
 
     def _workspace(self, go: Go, passing: socket.socket) -> Workspace:
-        segments = _Segments(go.segments, self._arenas, passing)
+        segments = _Segments(go, self._arenas, passing)
         arena = segments.fetch(-1, writable=True) if go.fresh else self._arena
         return Workspace(segments.find, len(go.segments), arena, self._scratch)
 
@@ -189,8 +189,9 @@ class _Child:
         left, right = Channel.pair()
         try:
             socket.send_fds(left.sock, [b"f"], [self._own_fd])
-            space = self._workspace(go, right.sock)
-            space.view(SegmentRange(segment=0, offset=0, length=1))
+            first = SegmentRange(0, 0, 1)
+            passed = SeenImage.of(ImageRef(first, first), meta)
+            self._workspace(go._replace(images=(passed,)), right.sock).view(first)
             left.send(go)
             order = decode_go(right.receive_encoded())
             space = Workspace.over(
@@ -243,29 +244,32 @@ def _report(go: Go, pipeline_id: int, refs: Sequence[ImageRef] | None) -> bytes:
 class _Segments:
     """The segments of a batch. Those that are passed nobody fetches before they are needed."""
 
-    __slots__ = ("_arenas", "_fds", "_numbers", "_passing")
+    __slots__ = ("_arenas", "_fds", "_go", "_passing")
 
-    def __init__(
-        self, numbers: tuple[int, ...], arenas: Sequence[memoryview], passing: socket.socket
-    ) -> None:
-        self._numbers = numbers
+    def __init__(self, go: Go, arenas: Sequence[memoryview], passing: socket.socket) -> None:
+        self._go = go
         self._arenas = arenas
         self._passing = passing
         self._fds: list[int] | None = None
 
     def find(self, index: int) -> memoryview:
         """Map a segment. Raises OSError."""
-        number = self._numbers[index]
+        numbers = self._go.segments
+        number = numbers[index]
         if number == BY_DESCRIPTOR:
-            return self.fetch(self._numbers[:index].count(BY_DESCRIPTOR))
+            places = [place for seen in self._go.images for place in (seen.meta, seen.pixels)]
+            end = max((place.end for place in places if place.segment == index), default=0)
+            return self.fetch(numbers[:index].count(BY_DESCRIPTOR), limit_bytes=end)
         return memoryview(b"") if number == UNUSED else self._arenas[number]
 
-    def fetch(self, position: int, *, writable: bool = False) -> memoryview:
-        """Map a segment that was passed. Raises OSError, IndexError."""
+    def fetch(
+        self, position: int, *, writable: bool = False, limit_bytes: int | None = None
+    ) -> memoryview:
+        """Map a segment that was passed, or its beginning. Raises OSError, IndexError."""
         if self._fds is None:
             self._fds = socket.recv_fds(self._passing, 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)[1]
         fd = self._fds[position]
-        view = map_for_good(fd, writable=writable)
+        view = map_for_good(fd, writable=writable, limit_bytes=limit_bytes)
         os.close(fd)
         return view
 

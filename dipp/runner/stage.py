@@ -7,7 +7,6 @@ never changed; what comes out is a new state. Source: dipp.md 10 and 11, perform
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -32,11 +31,11 @@ from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, StageStats
 from dipp.runner.verdict import judge
 from dipp.runner.wait import sweep_sysv_segments
+from dipp.sandbox.faultline import FAULT_SIGNALS, fault_address, fault_line, first_line
 from dipp.sandbox.gear import User
 from dipp.sandbox.ladder import reason_of
 from dipp.workspace import ImageRef, SeenImage, SegmentRange
 
-_FAULT_LINE = re.compile(r'File "[^"\n]*", line (\d+) in')
 # The end of a process costs about a millisecond. A module that runs for longer than this may end at
 # once, beside the next stage, and give its memory back; others stay until the chain has ended.
 HOLD_BELOW_S = 0.01
@@ -267,13 +266,15 @@ def _describe(record: CrashRecord, execution: Execution) -> CrashRecord:
     frame = execution.frames[0] if execution.frames else None
     burial = execution.burial
     died_of = execution.ending.signal if record.code == Code.SIGNAL else 0
-    exception, line = "", 0
+    exception, line, address = "", 0, None
     if isinstance(frame, ModuleRaised):
         exception, line = frame.exception, frame.line
     elif died_of:
         exception = _signal_name(died_of)
-        found = _FAULT_LINE.search(execution.log.text())
-        line = int(found.group(1)) if found else 0
+        log = execution.log.text()
+        line = fault_line(log, execution.outfit.module.step.path) or first_line(log)
+        if died_of in FAULT_SIGNALS:
+            address = fault_address(log)
     reason = frame.reason if isinstance(frame, ModuleFailed | ModuleRaised) else ""
     return replace(
         record,
@@ -281,6 +282,7 @@ def _describe(record: CrashRecord, execution: Execution) -> CrashRecord:
         exit_status=burial.status,
         exception=exception,
         line=line,
+        fault_address=address,
         peak_rss_kb=burial.peak_rss_kb,
         cpu_ms=round(execution.cpu_s * 1000),
         wall_ms=round(execution.wall_s * 1000),

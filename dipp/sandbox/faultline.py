@@ -17,6 +17,12 @@ def fault_address(log: str) -> int | None:
     return int(found[-1], 16) if found else None
 
 
+def first_line(log: str) -> int:
+    """Return the innermost line of a dump of frames, whosever it is, 0 if there is none."""
+    found = re.search(r'File "[^"\n]*", line (\d+) in', log)
+    return int(found.group(1)) if found else 0
+
+
 def fault_line(log: str, path: str) -> int:
     """Return the innermost line of a module file in a dump of frames, 0 if it is not there."""
     found = re.search(rf'File "{re.escape(path)}", line (\d+) in', log)

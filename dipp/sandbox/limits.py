@@ -77,7 +77,8 @@ def set_limits(confinement: Confinement) -> None:
 def limit_memory(confinement: Confinement) -> None:
     """Bound the address space to what is mapped now plus the module's allowance.
 
-    The segments of a batch are mapped later; there must be room for them as well.
+    The segments of a batch are mapped later: its input, perhaps another arena to write, and what is
+    used of others. There must be room for them as well.
     """
     # Not `open`: its text layers cost a fresh child a millisecond.
     fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -86,7 +87,7 @@ def limit_memory(confinement: Confinement) -> None:
     finally:
         os.close(fd)
     policy = confinement.policy
-    ceiling = mapped + policy.memory_bytes + policy.arena_bytes
+    ceiling = mapped + policy.memory_bytes + 3 * policy.arena_bytes
     _lower(resource.RLIMIT_AS, ceiling, ceiling)
 
 

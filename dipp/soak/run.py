@@ -21,7 +21,8 @@ _SMALLEST, _LARGEST = 2, 3
 _RESTORED = 0.6
 _MEASURES = 3
 _GROWTH_MB = 8.0
-_SPARE_FDS = 2
+# The node holds three for each of its four hosts: socket, process, the page that shows progress.
+_SPARE_FDS = 10
 # A host holds some for each child that stands by, and has more of them when batches come faster.
 _SPARE_HOST_FDS = 16
 

@@ -11,6 +11,7 @@ import pytest
 
 from csp import packet
 from csp.faultrow import FaultRow, NotInjected, Violation
+from csp.guard import Guard
 from csp.stack import Stack
 from dipp import cli
 from dipp.configuration import Configuration
@@ -188,7 +189,7 @@ BREAKS = [
     ("killed-at-every-call", Processor, "settle_deliveries", lambda self: None),
     ("duplicates", Stack, "_is_duplicate", lambda *args: False),
     ("corrupt-bytes", packet, "_strip_crc", lambda frame, start: frame[start:-4]),
-    ("malformed-frames", Stack, "_authenticated", lambda self, packet: packet),
+    ("malformed-frames", Guard, "_take", lambda self, source, stamp: None),
     ("no-plain-file", ModuleLibrary, "find", lambda self, name: None),
     ("running-procedure-deleted", Store, "delete", lambda self, slot: True),
 ]

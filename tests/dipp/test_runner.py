@@ -13,8 +13,8 @@ import pytest
 
 from dipp.batch import encode_batch
 from dipp.errors import Code
-from dipp.hostile import compile_module, has_compiler
 from dipp.hostile_c import C_SOURCE
+from dipp.hostilefault import compile_module, has_compiler
 from dipp.runner.executor import Completed, Failed, Limits
 from dipp.runner.wait import all_pids
 from dipp.testing import (
