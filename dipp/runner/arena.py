@@ -27,9 +27,9 @@ _SEALS = _SIZE_SEALS | fcntl.F_SEAL_SEAL
 _POPULATE_READ, _POPULATE_WRITE = 22, 23
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _BLOCK_BYTES = 512
-# A stage writes one and reads the other, while the node still reads the result of the last batch
-# from a third; fewer pages in use are warmer pages. Where this is not enough, a spare one is taken.
-ROTATING = 3
+# A stage writes one and reads the other; fewer pages in use are warmer pages. Where images wait in
+# both, or the node still reads a result, a spare one is taken.
+ROTATING = 2
 
 _HUGE_PAGE = 14
 _BUFFER_READ, _BUFFER_WRITE = 0x100, 0x200
