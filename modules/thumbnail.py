@@ -8,16 +8,18 @@ something to look at before the rest is down.
 from __future__ import annotations
 
 import cv2
+import numpy as np
 
 from dipp.sdk import Batch, Image, Manifest, Param, Params, fail
 
 MANIFEST = Manifest(
     "thumbnail",
-    "1.0",
+    "1.1",
     "shrink to a largest side, aspect kept",
     params=(
         Param("max_size", "int", 256, "longer side of the result in pixels", 8, 4096),
         Param("keep", "bool", False, "pass the full picture on as well, after the thumbnail"),
+        Param("eight_bit", "bool", False, "scale the samples of the thumbnail to bytes"),
     ),
     adds=(
         ("thumb", "bool", "this is a thumbnail"),
@@ -34,8 +36,23 @@ def run(batch: Batch, params: Params) -> Batch:
     longest, keep = params.get_int("max_size"), params.get_bool("keep")
     for image in batch:
         thumbnail = _shrink(image, longest)
+        if params.get_bool("eight_bit"):
+            thumbnail = _to_eight_bits(thumbnail)
         batch.replace(image, *((thumbnail, image) if keep else (thumbnail,)))
     return batch
+
+
+def _to_eight_bits(image: Image) -> Image:
+    """Scale samples to bytes: words by their bit depth, floats by their range."""
+    pixels = image.pixels
+    if pixels.dtype == np.uint8:
+        return image
+    if pixels.dtype == np.float32:
+        low, high = np.nanmin(pixels, initial=0), np.nanmax(pixels, initial=1)
+        scaled = (np.nan_to_num(pixels, nan=low) - low) * (255 / max(high - low, 1e-12))
+    else:
+        scaled = pixels >> max(0, image.metadata.bits_pixel - 8)
+    return image.derive(scaled.clip(0, 255).astype(np.uint8))
 
 
 def _shrink(image: Image, longest: int) -> Image:

@@ -66,7 +66,7 @@ def thumbnail_chain(library: ModuleLibrary) -> Chain:
         name=_MODULE,
         path=str(file.path),
         sha256=file.sha256,
-        params=(("max_size", _LONGER_SIDE),),
+        params=(("max_size", _LONGER_SIDE), ("eight_bit", True)),
         timeout_s=_TIMEOUT_S,
     )
     return Chain(pipeline_id=RAW_PIPELINE, generation=1, steps=(step,))

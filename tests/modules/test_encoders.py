@@ -123,3 +123,13 @@ def test_what_an_encoder_cannot_hold_has_a_code(name, shape, kind, bits, code):
     with pytest.raises(ModuleError) as caught:
         kit.run(name, [(pixels, kit.describe(pixels, bits))])
     assert caught.value.code == code
+
+
+def test_a_thumbnail_of_twelve_bits_can_be_looked_at_as_bytes() -> None:
+    frame = np.full((64, 96), 4095, np.uint16)
+    frame[:, :48] = 1024
+    (image,) = kit.run(
+        "thumbnail", [(frame, kit.describe(frame, bits=12))], max_size=32, eight_bit=True
+    )
+    assert (image.pixels.dtype, image.metadata.bits_pixel) == (np.uint8, 8)
+    assert (int(image.pixels[0, 0]), int(image.pixels[0, -1])) == (64, 255)
