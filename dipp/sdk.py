@@ -172,8 +172,13 @@ class Image:
 
     def set_item(self, key: str, value: ItemValue) -> None:
         """Replace a custom item or append it."""
-        others = tuple(item for item in self.metadata.items if item[0] != key)
-        self._set_metadata(self.metadata.replace(items=(*others, (key, _plain(value)))))
+        self.set_items({key: value})
+
+    def set_items(self, items: Mapping[str, ItemValue]) -> None:
+        """Replace or append several custom items; quicker than one by one."""
+        others = tuple(item for item in self.metadata.items if item[0] not in items)
+        added = tuple((key, _plain(value)) for key, value in items.items())
+        self._set_metadata(self.metadata.replace(items=(*others, *added)))
 
     def item_bool(self, key: str) -> bool:
         """Return a bool item. Ends the module with 507 if there is none."""

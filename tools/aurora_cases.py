@@ -59,7 +59,7 @@ def make_truth(scene: Scene, cells: Cells) -> Truth:
     for swath in scene.swaths:
         seen = np.isfinite(swath.planes[..., 7]).any(axis=0)
         swaths.append(swath.planes[:, seen])
-        values.append(np.ascontiguousarray(swath.aurora[:, seen]).reshape(-1, 1))
+        values.append(swath.aurora[:, seen, None])
     disc = resample(swaths, values, Frame(), empty_disc(1), averaged=1)[..., 0]
     side = 2 * CELLS
     part = np.nan_to_num(disc[CROP_TOP : CROP_TOP + side, CROP_LEFT : CROP_LEFT + side])

@@ -6,6 +6,8 @@ observation. Images that are no swaths pass unchanged.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -15,7 +17,6 @@ from modules.aurora.planes import (
     DISC_HEIGHT,
     DISC_PLANES,
     DISC_WIDTH,
-    ON_DISC_PIXELS,
     SHELL_RADIUS_KM,
     SWATH_FORMAT,
     SWATH_PLANES,
@@ -42,7 +43,10 @@ MANIFEST = Manifest(
         ("spikes", "int", "pixels replaced as hits of particles"),
         ("night_frac", "float", "share of the known disc with a solar zenith angle above 100"),
     ),
-    errors={1: "a swath has not nine planes of 32 bits"},
+    errors={
+        1: "a swath has not nine planes of 32 bits",
+        2: "the swaths of an observation have more rows or columns than any scan",
+    },
 )
 _NIGHT_DEG = 100
 
@@ -98,31 +102,43 @@ def _make_disc(batch: Batch, group: list[Image], frame: Frame, clean: bool) -> I
             fail(1, f"{pixels.shape} of {pixels.dtype}, {image.items.get('obs')}")
         planes = clean_slit(pixels)
         if clean:
-            planes = planes.copy() if planes is pixels else planes
+            planes = planes.copy()
             spikes += despike(planes)
         swaths.append(planes)
-    out = batch.allocate((DISC_HEIGHT, DISC_WIDTH, DISC_PLANES), np.float32)
-    rasterise(swaths, frame, out)
+    out = batch.allocate((DISC_HEIGHT, DISC_WIDTH, DISC_PLANES), np.float32, zeroed=False)
+    try:
+        rasterise(swaths, frame, out, batch.scratch)
+    except ValueError as error:
+        fail(2, f"{error}, {group[0].items.get('obs')}")
     # The earliest swath names the observation.
     first = min(group, key=lambda image: (image.metadata.timestamp, str(image.items.get("obs"))))
     disc = first.derive(out)
-    known = np.isfinite(cv2.extractChannel(out, Disc.RADIANCE)) & _on_disc(frame)
-    night = known & (cv2.extractChannel(out, Disc.SOLAR_ZENITH) > _NIGHT_DEG)
+    box, on_disc = _on_disc(frame)
+    known = np.isfinite(cv2.extractChannel(out[box], Disc.RADIANCE)) & on_disc
+    night = known & (cv2.extractChannel(out[box], Disc.SOLAR_ZENITH) > _NIGHT_DEG)
     count = int(known.sum())
     if count == 0:
         batch.log(f"observation {first.items.get('obs')} has no data on the disc")
-    disc.set_item("fmt", DISC_FORMAT)
-    disc.set_item("px_km", SHELL_RADIUS_KM / frame.radius)
-    disc.set_item("cover", count / int(_on_disc(frame).sum()))
-    disc.set_item("spikes", spikes)
-    disc.set_item("night_frac", int(night.sum()) / count if count else 0.0)
+    disc.set_items(
+        {
+            "fmt": DISC_FORMAT,
+            "px_km": SHELL_RADIUS_KM / frame.radius,
+            "cover": count / int(on_disc.sum()),
+            "spikes": spikes,
+            "night_frac": int(night.sum()) / count if count else 0.0,
+        }
+    )
     return disc
 
 
-def _on_disc(frame: Frame) -> Bools:
-    if frame == Frame():
-        return ON_DISC_PIXELS
-    columns = np.arange(frame.width) - frame.centre_x
-    rows = np.arange(frame.height) - frame.centre_y
+@lru_cache(maxsize=4)
+def _on_disc(frame: Frame) -> tuple[tuple[slice, slice], Bools]:
+    """Return the part of the picture around the disc, and which of its pixels are on the disc."""
+    box = (
+        slice(max(frame.centre_y - frame.radius, 0), frame.centre_y + frame.radius + 1),
+        slice(max(frame.centre_x - frame.radius, 0), frame.centre_x + frame.radius + 1),
+    )
+    rows = np.arange(frame.height)[box[0]] - frame.centre_y
+    columns = np.arange(frame.width)[box[1]] - frame.centre_x
     inside: Bools = np.hypot(columns[None, :], rows[:, None]) < frame.radius
-    return inside
+    return box, inside

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+import cv2
 import numpy as np
 
 from dipp.sdk import Batch, Image, fail
@@ -76,14 +77,15 @@ def disc_pixels(image: Image) -> Floats:
 
 def image_of_night(image: Image, cells: Cells, result: SnrResult) -> Image:
     """Return the night image that goes with a disc image."""
-    planes = np.empty((CELLS, CELLS, NIGHT_PLANES), np.float32)
-    planes[..., Night.RADIANCE] = cells.radiance
-    planes[..., Night.ERROR] = cells.error
-    planes[..., Night.SOLAR_ZENITH] = cells.solar_zenith
-    planes[..., Night.EMISSION] = cells.emission
-    planes[..., Night.SNR] = result.snr
-    planes[..., Night.EXCESS] = np.where(result.mask, result.excess, np.float32(np.nan))
-    night = image.derive(planes)
+    planes = {
+        Night.RADIANCE: cells.radiance,
+        Night.ERROR: cells.error,
+        Night.SOLAR_ZENITH: cells.solar_zenith,
+        Night.EMISSION: cells.emission,
+        Night.SNR: result.snr,
+        Night.EXCESS: np.where(result.mask, result.excess, np.float32(np.nan)),
+    }
+    night = image.derive(np.asarray(cv2.merge([planes[plane] for plane in Night]), np.float32))
     night.set_item("fmt", NIGHT_FORMAT)
     return night
 
@@ -93,7 +95,7 @@ def cells_of_night(night: Image) -> tuple[Cells, Floats, Floats]:
     planes: Floats = night.pixels
     if planes.shape != (CELLS, CELLS, NIGHT_PLANES) or planes.dtype != np.float32:
         fail(NOT_A_DISC, f"a night image is {planes.shape} of {planes.dtype}")
-    part = [np.ascontiguousarray(planes[..., plane]) for plane in Night]
+    part = [np.asarray(plane, np.float32) for plane in cv2.split(planes)]
     cells = Cells(
         radiance=part[Night.RADIANCE],
         error=part[Night.ERROR],
@@ -107,8 +109,7 @@ def cells_of_night(night: Image) -> tuple[Cells, Floats, Floats]:
 def image_of_mask(image: Image, numbers: Array, detector: str) -> Image:
     """Return the mask that goes with a disc image; beyond 255 the numbers stay at 255."""
     mask = image.derive(np.minimum(numbers, 255).astype(np.uint8))
-    mask.set_item("fmt", MASK_FORMAT)
-    mask.set_item("by", detector)
+    mask.set_items({"fmt": MASK_FORMAT, "by": detector})
     return mask
 
 
@@ -135,7 +136,6 @@ def scenery_of(
 def attach(image: Image, summary: Summary) -> None:
     """Write a summary into the items of an image, in place of an earlier one."""
     stale = {"aurora_more", *(f"aurora_{number}" for number in range(MAX_LISTED))}
-    kept = tuple(item for item in image.metadata.items if item[0] not in stale)
-    image.update(items=kept)
-    for key, value in summary.items().items():
-        image.set_item(key, value)
+    if not stale.isdisjoint(image.items):
+        image.update(items=tuple(item for item in image.metadata.items if item[0] not in stale))
+    image.set_items(summary.items())

@@ -24,9 +24,9 @@ _LEAST_CELLS: Final = 6
 
 def bright_cells(light: Floats, error: Floats, edge_r: float) -> Bools:
     """Return the cells where light (192, 192), NaN where unknown, is that of an aurora."""
-    known = np.isfinite(light).astype(np.float32)
-    total = cv2.GaussianBlur(np.nan_to_num(light), (0, 0), _SMOOTHING)
-    share = cv2.GaussianBlur(known, (0, 0), _SMOOTHING)
+    known = np.isfinite(light)
+    total = cv2.GaussianBlur(np.where(known, light, np.float32(0)), (0, 0), _SMOOTHING)
+    share = cv2.GaussianBlur(known.astype(np.float32), (0, 0), _SMOOTHING)
     limit = np.fmax(_LEAST_SHARE * error, np.float32(edge_r))
     bright: Bools = total > limit * np.maximum(share, np.float32(0.05))
     return bright

@@ -96,11 +96,18 @@ def crop_cells(disc: Floats) -> Cells:
     """Average the crop of a disc image 2 x 2 over its known pixels."""
     side = 2 * CELLS
     part = disc[CROP_TOP : CROP_TOP + side, CROP_LEFT : CROP_LEFT + side]
-    whole = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    means = [np.asarray(cv2.extractChannel(whole, plane), np.float32) for plane in _CELL_PLANES]
+    planes = [cv2.extractChannel(part, plane) for plane in _CELL_PLANES]
+    means = [
+        np.asarray(cv2.resize(plane, (CELLS, CELLS), interpolation=cv2.INTER_AREA), np.float32)
+        for plane in planes
+    ]
     known: Bools = np.logical_and.reduce([np.isfinite(mean) for mean in means])
     # Where any of the four pixels is unknown the mean is NaN, and made anew from those that are.
-    rows, columns = np.nonzero(~known)
+    for mean in means:
+        np.copyto(mean, np.nan, where=~known)
+    seen = np.isfinite(planes[0])
+    seen = seen[::2] | seen[1::2]
+    rows, columns = np.nonzero(~known & (seen[:, ::2] | seen[:, 1::2]))
     totals, counts = _sums(part, rows, columns)
     known[rows, columns] = counts >= 2
     for mean, total in zip(means, totals, strict=True):
@@ -216,6 +223,10 @@ def _terms(cells: Cells, mask: Bools) -> Array:
 
 def multiscale(scaled: Floats, mask: Bools, scales: tuple[float, ...]) -> Floats:
     """Return the largest signal-to-noise ratio over the scales, 0 outside the mask."""
+    snr = np.zeros(scaled.shape, np.float32)
+    window = _bounds(mask)
+    # Outside of it nothing is seen, and nothing is blurred into it.
+    scaled, mask = scaled[window], mask[window]
     cover = mask.astype(np.float32)
     best = np.full(scaled.shape, -np.inf, np.float32)
     for sigma in scales:
@@ -231,8 +242,14 @@ def multiscale(scaled: Floats, mask: Bools, scales: tuple[float, ...]) -> Floats
         level /= np.float32(max(spread, _TINY))
         level[_blur(cover, sigma) < _LEAST_COVER] = -np.inf
         np.maximum(best, level, out=best)
-    best[~mask | ~np.isfinite(best)] = 0
-    return best
+    np.copyto(snr[window], best, where=mask & np.isfinite(best))
+    return snr
+
+
+def _bounds(mask: Bools) -> tuple[slice, slice]:
+    """Return the rows and columns between the first and the last cell of a mask."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _blur(plane: npt.NDArray[Any], sigma: float) -> Floats:

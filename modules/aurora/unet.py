@@ -36,16 +36,19 @@ class Segments:
 
 def network_input(cells: Cells, snr: Floats, channels: int) -> Floats:
     """Return the input tensor, float32 (192, 192, channels); `channels` is 3 or 4."""
-    planes = np.zeros((CELLS, CELLS, channels), np.float32)
-    seen = cells.known & ON_DISC_CELLS
-    light = np.arcsinh(np.clip(cells.radiance[seen], -3, 2000)) / 6
-    planes[..., 0] = _NOTHING
-    planes[seen, 0] = np.clip(light, -0.3, 1.3)
-    planes[seen, 1] = cells.solar_zenith[seen] / 180
-    planes[seen, 2] = np.cos(np.radians(cells.emission[seen]))
+    seen = np.flatnonzero(cells.known & ON_DISC_CELLS)
+    values = [
+        np.clip(np.arcsinh(np.clip(np.take(cells.radiance, seen), -3, 2000)) / 6, -0.3, 1.3),
+        np.take(cells.solar_zenith, seen) / 180,
+        np.cos(np.radians(np.take(cells.emission, seen))),
+    ]
     if channels > 3:
-        planes[seen, 3] = np.clip(np.arcsinh(snr[seen]) / 4, -0.5, 1.3)
-    return planes
+        values.append(np.clip(np.arcsinh(np.take(snr, seen)) / 4, -0.5, 1.3))
+    planes = np.zeros((channels, CELLS, CELLS), np.float32)
+    planes[0] = _NOTHING
+    for plane, value in zip(planes, values, strict=True):
+        plane.reshape(-1)[seen] = value
+    return np.asarray(cv2.merge(list(planes)), np.float32)
 
 
 def trusted(cells: Cells) -> Bools:
@@ -58,13 +61,14 @@ def trusted(cells: Cells) -> Bools:
 def segments(probability: Floats, cells: Cells) -> Segments:
     """Find the regions above one half in the network's answer, float32 (96, 96)."""
     fine = cv2.resize(probability, (CELLS, CELLS), interpolation=cv2.INTER_LINEAR)
-    fine[~trusted(cells)] = 0
+    np.copyto(fine, 0, where=~trusted(cells))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         (fine > 0.5).astype(np.uint8), connectivity=8
     )
     areas = stats[:, cv2.CC_STAT_AREA]
-    weights = np.maximum(fine - np.float32(0.5), 0).reshape(-1)
-    sums = 2 * np.bincount(labels.reshape(-1), weights=weights, minlength=count)
+    inside = np.flatnonzero(labels)
+    weights = np.take(fine, inside) - np.float32(0.5)
+    sums = 2 * np.bincount(np.take(labels, inside), weights=weights, minlength=count)
     kept = np.zeros(count, np.int32)
     scores: dict[int, float] = {}
     for label in range(1, count):

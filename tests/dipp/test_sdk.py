@@ -166,6 +166,21 @@ def test_items_by_type(getter, value, code):
     assert image.items["k"] == 12345
 
 
+def test_items_set_together_are_those_set_one_by_one():
+    (together, *_), (one_by_one, *_) = make_batch()[0].images, make_batch()[0].images
+    items = {"first": np.float32(0.1), "k": np.int64(3), "text": "x"}
+    for image in (together, one_by_one):
+        image.set_item("k", "old")
+        image.set_item("last", True)
+    together.set_items(items)
+    for key, value in items.items():
+        one_by_one.set_item(key, value)
+    assert together.metadata.items == one_by_one.metadata.items
+    assert together.metadata.items[-4:][0] == ("last", True)
+    together.set_items({})
+    assert together.metadata.items == one_by_one.metadata.items
+
+
 @pytest.mark.parametrize("code", [0, 1, 99, 100, 700, 65535])
 def test_fail_carries_the_code(code):
     with pytest.raises(ModuleError) as error:

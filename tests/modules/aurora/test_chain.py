@@ -177,6 +177,14 @@ def test_a_size_that_does_not_fit_is_305(bright):
     assert caught.value.code == 1
 
 
+def test_a_swath_beyond_any_scan_is_2(bright):
+    _, meta = swaths(bright)[0]
+    planes = np.zeros((1 << 15, 2, 9), np.float32)
+    with pytest.raises(ModuleError, match="no scan of EMUS") as caught:
+        kit.run("emus_disc", [(planes, kit.describe(planes, 32, items=meta.items))])
+    assert caught.value.code == 2
+
+
 def test_a_disc_of_another_size_is_refused_by_the_detectors(bright):
     (disc,) = run(("emus_disc",), swaths(bright), emus_disc={"r_px": 150})
     with pytest.raises(ModuleError) as caught:

@@ -61,6 +61,36 @@ def test_overlapping_swaths_are_averaged_but_not_their_geometry():
     assert (picture[ON_DISC_PIXELS, Disc.LONGITUDE] == 359).all()
 
 
+def test_a_third_swath_counts_only_where_it_has_data():
+    swaths = [swath(), swath(low=-0.5), swath(high=0.5)]
+    for value, planes in zip((1, 2, 6), swaths, strict=True):
+        planes[..., Swath.RADIANCE] = value
+    picture = disc(*swaths)[..., Disc.RADIANCE]
+    rows, columns = (230 - np.arange(DISC_HEIGHT)) / 170, (np.arange(DISC_WIDTH) - 320) / 170
+    for place, mean in ((-1, 3.5), (0, 3), (1, 1.5)):
+        assert picture[np.abs(rows - place).argmin(), np.abs(columns - place).argmin()] == mean
+
+
+def test_swaths_of_other_widths_and_beyond_the_picture_are_each_in_their_place():
+    inner, outer = swath(30, 20, -0.6, 0.6), swath(200, 90, 1.5, 4)
+    beside = swath(10, 10, 5, 6)
+    picture = disc(beside, inner, outer)[..., 0]
+    np.testing.assert_array_equal(picture, np.fmax(disc(inner)[..., 0], disc(outer)[..., 0]))
+    columns = (np.arange(DISC_WIDTH) - 320) / 170
+    known = np.isfinite(picture)
+    assert known[:, 0].sum() == known[-1].sum() == 0
+    # Only what lies at the edge is seen of a swath that goes on, and nothing is pushed there.
+    assert np.abs(picture - columns)[known].max() < 0.05
+    assert np.isnan(disc(beside)).all()
+
+
+@pytest.mark.parametrize("shape", [(1 << 15, 2), (1, 1 << 15), (1 << 13, 1 << 9)])
+def test_a_swath_beyond_any_scan_is_refused(shape):
+    planes = np.zeros((*shape, SWATH_PLANES), np.float32)
+    with pytest.raises(ValueError, match=f"{shape[0]} rows of up to {shape[1]} pixels are no scan"):
+        disc(planes)
+
+
 def test_a_swath_without_data_does_not_hide_another():
     blank = swath()
     blank[..., : Swath.ERROR + 1] = np.nan
@@ -97,6 +127,11 @@ def test_columns_without_geometry_are_dropped():
     planes[:, 0, Swath.SKY_X] = np.nan
     assert clean_slit(planes).shape[1] == planes.shape[1] - 1
     assert clean_slit(swath()).shape[1] == planes.shape[1]
+    planes[:, 7, Swath.SKY_X] = np.nan
+    kept = [column for column in range(planes.shape[1]) if column not in (0, 7)]
+    np.testing.assert_array_equal(clean_slit(planes), planes[:, kept])
+    planes[..., Swath.SKY_X] = np.nan
+    assert clean_slit(planes).shape[1] == 0
 
 
 def test_hits_are_removed_and_wide_light_is_kept():
