@@ -142,7 +142,7 @@ def rasterise(
     `allocate` gives memory for what is needed in between. Raises ValueError for more native pixels
     than any scan has, see MAX_ROWS and MAX_SLIT.
     """
-    values = [swath[..., DISC_ORDER] for swath in swaths]
+    values = [np.take(swath, DISC_ORDER, axis=-1) for swath in swaths]
     return resample(swaths, values, frame, out, averaged=_AVERAGED, allocate=allocate)
 
 

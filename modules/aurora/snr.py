@@ -177,9 +177,12 @@ def fit_background(cells: Cells, mask: Bools) -> Array:
     ones stand out.
     """
     terms = _terms(cells, mask)
-    weight = 1 / np.maximum(cells.error[mask], _LEAST_ERROR).astype(np.float64)
+    error, light = _inside(mask, cells.error, cells.radiance)
     # The last row is the light, so that one product gives both sides of the normal equations.
-    rows = np.concatenate((terms, cells.radiance[mask][None])) * weight
+    rows = np.empty((len(terms) + 1, len(light)))
+    weight = 1 / np.maximum(error, _LEAST_ERROR)
+    np.multiply(terms, weight, out=rows[:-1])
+    np.multiply(light, weight, out=rows[-1])
     some = np.ascontiguousarray(rows[:, :: max(1, rows.shape[1] // _FIT_CELLS)])
     robust = np.ones(some.shape[1])
     for _ in range(_ROUNDS - 1):
@@ -213,12 +216,18 @@ def median(values: Array) -> float:
 
 
 def _terms(cells: Cells, mask: Bools) -> Array:
-    zenith = cells.solar_zenith[mask].astype(np.float64) - 100
-    slant = 1 / np.maximum(np.cos(np.radians(cells.emission[mask].astype(np.float64))), 0.2) - 1
-    x, y = GRID_X[mask].astype(np.float64), GRID_Y[mask].astype(np.float64)
+    zenith, emission, x, y = _inside(mask, cells.solar_zenith, cells.emission, GRID_X, GRID_Y)
+    zenith -= 100
+    slant = 1 / np.maximum(np.cos(np.radians(emission)), 0.2) - 1
     one = np.ones_like(x)
     dusk, deep = np.exp(-zenith / 5), np.exp(-zenith / 9)
     return np.stack((one, slant, slant * slant, dusk, deep, x, y, x * y, x * x, y * y))
+
+
+def _inside(mask: Bools, *planes: Floats) -> list[Array]:
+    """Return the cells of the mask of some planes, float64."""
+    at = np.flatnonzero(mask)
+    return [np.take(plane, at).astype(np.float64) for plane in planes]
 
 
 def multiscale(scaled: Floats, mask: Bools, scales: tuple[float, ...]) -> Floats:
