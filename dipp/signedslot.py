@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 
-from csp.errors import DecodeError
 from csp.errors import MisuseError as CspMisuseError
+from csp.gate import Gate, SignatureError
 from csp.ledger import Ledger
-from csp.signing import SEAL_BYTES, Seal, Signer, Trust, check_counter, decode_seal
+from csp.signing import SEAL_BYTES, Seal, Signer, Trust, check_counter
 from dipp.config.codec import SLOT_SIZE_BYTES
 from dipp.errors import Code, ContentError, MisuseError
 
@@ -56,8 +57,7 @@ class SlotGate:
     ) -> None:
         """`refused` is told of each slot that may not pass."""
         self._node = node
-        self._trust = trust
-        self._ledger = ledger
+        self._gate = Gate(trust, ledger) if trust is not None and ledger is not None else None
         self._refused = refused
 
     def admit(self, parameter_id: int, slot: bytes) -> bytes:
@@ -65,14 +65,14 @@ class SlotGate:
 
         Raises ContentError (519; 308 if the counter cannot be stored): the slot must not be used.
         """
-        if self._trust is None or self._ledger is None:
+        if self._gate is None:
             return slot
-        seal = self._check(parameter_id, slot)
+        statement = partial(slot_statement, self._node, parameter_id, slot)
         subject = f"slot {self._node} {parameter_id}"
-        if not self._ledger.allows(subject, seal.counter, slot):
-            raise self._refusal(f"counter {seal.counter} was used before")
         try:
-            self._ledger.record(subject, seal.counter, slot)
+            self._gate.admit(subject, slot[SIGNED_BYTES:], statement, slot)
+        except SignatureError as error:
+            raise self._refusal(error) from error
         except CspMisuseError as error:
             raise ContentError(str(error), Code.STORE_FAILED) from error
         return slot[:SIGNED_BYTES]
@@ -82,21 +82,15 @@ class SlotGate:
 
         After a power cut the stored one may be the version before. Raises ContentError (519).
         """
-        if self._trust is None or not any(slot):
+        if self._gate is None or not any(slot):
             return slot
-        self._check(parameter_id, slot)
+        statement = partial(slot_statement, self._node, parameter_id, slot)
+        try:
+            self._gate.check(slot[SIGNED_BYTES:], statement)
+        except SignatureError as error:
+            raise self._refusal(error) from error
         return slot[:SIGNED_BYTES]
 
-    def _check(self, parameter_id: int, slot: bytes) -> Seal:
-        try:
-            seal = decode_seal(slot[SIGNED_BYTES:])
-        except DecodeError as error:
-            raise self._refusal("has no signature") from error
-        statement = slot_statement(self._node, parameter_id, slot, seal.counter)
-        if self._trust is None or not self._trust.is_signed(statement, seal.signature):
-            raise self._refusal("is not signed with a key this node trusts")
-        return seal
-
-    def _refusal(self, reason: str) -> ContentError:
+    def _refusal(self, error: SignatureError) -> ContentError:
         self._refused()
-        return ContentError(f"configuration {reason}", Code.SIGNATURE)
+        return ContentError(f"configuration {error}", Code.SIGNATURE)
