@@ -31,8 +31,9 @@ examples:
                                        the new key first. Without any key left, nothing is accepted
   csp keys sign -k ops.key cloud.py    writes cloud.py.sig for `upload --signature`
 
-Signing in the shell: `upload --key ops.key ...`, `ippc pipeline --key ops.key ...`, or set
-PAYLOAD_KEY. For a stock csh: `dipp sign`. Remove the folder STATE/keys to switch signing off.
+Signing in the shell: `upload --key ops.key ...`, `ippc pipeline --key ops.key ...`, `proc push
+--key ops.key ...`, or set PAYLOAD_KEY. For a stock csh: `dipp sign`, `dish sign`. Remove the folder
+STATE/keys to switch signing off.
 """
 
 
@@ -96,7 +97,7 @@ def _show(path: Path, *, as_json: bool) -> int:
     for key in keys:
         print(_line(key))
     if not keys:
-        print(f"{path}: no key is trusted, so no file and no configuration is accepted")
+        print(f"{path}: no key is trusted, so nothing that must be signed is accepted")
     return 0
 
 

@@ -15,7 +15,16 @@ from csp.keyfiles import operator_key
 from csp.param.client import PushItem, RemoteParam
 from csp.param.spec import ParamSpec
 from csp.param.types import Mask, ParamType
-from csp.shell.command import NODE_OPTIONS, Args, Command, Option, Positional, UsageError, integer
+from csp.shell.command import (
+    KEY_OPTION,
+    NODE_OPTIONS,
+    Args,
+    Command,
+    Option,
+    Positional,
+    UsageError,
+    integer,
+)
 from csp.shell.completers import files
 from csp.shell.session import CommandFailed, Session
 from csp.signing import fingerprint
@@ -230,10 +239,6 @@ async def _status(session: Session, args: Args) -> None:
 
 
 _NO_ACK = Option(short="-a", long="--no-ack", help="do not ask for the value back")
-_KEY = Option(
-    short="-k", long="--key", metavar="FILE",
-    help="private key to sign with (default: $PAYLOAD_KEY, or unsigned)",
-)  # fmt: skip
 _FILE = Positional(name="file", complete=files, help="YAML")
 
 COMMANDS = (
@@ -241,14 +246,14 @@ COMMANDS = (
         path=("ippc", "pipeline"),
         summary="configure a pipeline from a YAML file",
         run=_pipeline,
-        options=(*NODE_OPTIONS, _NO_ACK, _KEY),
+        options=(*NODE_OPTIONS, _NO_ACK, KEY_OPTION),
         positionals=(Positional(name="index", convert=integer, help="1..6"), _FILE),
     ),
     Command(
         path=("ippc", "module"),
         summary="fill a module parameter slot from a YAML file",
         run=_module,
-        options=(*NODE_OPTIONS, _NO_ACK, _KEY),
+        options=(*NODE_OPTIONS, _NO_ACK, KEY_OPTION),
         positionals=(Positional(name="index", convert=integer, help="1..20"), _FILE),
     ),
     Command(

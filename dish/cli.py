@@ -18,6 +18,7 @@ from dish.plan.cli import add_compile, add_explain
 from dish.plan.plugins import add_plugins
 from dish.profile import PROFILES
 from dish.request import ENGINES
+from dish.sign import add_sign
 from dish.values import Mode
 from dish.verify_cli import add_verify
 
@@ -30,6 +31,7 @@ examples:
   dish serve --gnss 9 --a53 161           with a receiver and a processor to wake
   dish asm plan.csh -o plan.bin           the bytes of the procedure in a script of `proc` lines
   dish dis plan.bin --slot 42             and back
+  dish sign -k ops.key plan.csh           lines for a csh, if the node takes only what is signed
   dish verify plan.csh                    everything that is wrong with it, before it flies
 
 `dish COMMAND --help` lists the options of a command.
@@ -44,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_serve, add_compile, add_explain, _add_asm, _add_dis, add_verify, add_plugins):
+    for add in (
+        _add_serve, add_compile, add_explain, _add_asm, _add_dis, add_sign, add_verify, add_plugins,
+    ):  # fmt: skip
         add(commands)
     return parser
 
@@ -144,7 +148,12 @@ def _serve(options: argparse.Namespace) -> int:
         config = replace(config, power=model)
     loop = Loop()
     loop.install_signals()
-    node = DishNode(loop, config, prepared, reboot=loop.reboot)
+    try:
+        node = DishNode(loop, config, prepared, reboot=loop.reboot)
+    except BaseException:
+        prepared.forge.close()
+        loop.close()
+        raise
     try:
         link = open_link(options)
         node.attach(link)

@@ -14,6 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from csp.errors import CspError
+from csp.gate import Gate
+from csp.keyfiles import FOLDER as KEYS_FOLDER
+from csp.keyfiles import load_trust
+from csp.ledger import LEDGER_BYTES, Ledger
 from csp.links.base import Link
 from csp.loop import Loop
 from csp.node import CspNode
@@ -22,13 +26,15 @@ from csp.param.remote import RemoteTable
 from csp.param.table import Parameter, ParamTable
 from csp.sched import Timeout
 from csp.services import Identity
+from csp.signing import Trust
 from csp.vmem.area import RamArea
+from csp.vmem.file import FileArea
 from dish.child import NativeFunction
 from dish.errors import StoreError
 from dish.forge import ForgeHandle, start_forge
 from dish.heap import Heap
 from dish.mirror import Mirror
-from dish.params import BATTERY_UNKNOWN, INVALID_GNSS, SPECS
+from dish.params import BATTERY_UNKNOWN, INVALID_GNSS, SPECS, clip
 from dish.power.admission import Admission
 from dish.power.figures import PowerModel
 from dish.profile import PROFILES, Profile
@@ -36,6 +42,7 @@ from dish.program import Procedure
 from dish.remote import Broker
 from dish.request import ENGINES
 from dish.runs import Runs
+from dish.seals import SEALS_BYTES, ProcedureGate, Unsigned
 from dish.service import MODES, ProcedureService
 from dish.storage import ProcedureFile
 from dish.store import Store
@@ -119,13 +126,19 @@ class DishNode:
         *,
         reboot: Callable[[bool], None] = lambda restart: None,
     ) -> None:
-        """Raises StateInUse if another node has the state directory, OSError."""
+        """Raises StateInUse if another node has the state directory, OSError.
+
+        csp's MisuseError for keys that cannot be used.
+        """
         self.config = config
         self.table = prepared.table
         self._loop = loop
+        # Before anything is opened: without its keys this node must not start.
+        trust = load_trust(config.state / KEYS_FOLDER) if config.state else None
         self._file = ProcedureFile(config.state / "procedures") if config.state else None
         if self._file is not None:
             self._file.claim()
+        self._gate = self._make_gate(config.state, trust)
         areas = [RamArea(name, size, address) for name, size, address in _AREAS]
         self.node = CspNode(
             loop, address=config.address, identity=_IDENTITY, table=self.table,
@@ -134,8 +147,9 @@ class DishNode:
         self._remote = RemoteTable(self.node.params)
         heap = Heap(config.profile)
         self.store = Store(
-            config.profile, prepared.forge.natives, persist=self._persist, admit=heap.admit_push
-        )
+            config.profile, prepared.forge.natives, persist=self._persist,
+            admit=partial(self._admit, heap),
+        )  # fmt: skip
         self.service = ProcedureService(
             self.table, self.store, heap, own_nodes=self._own_nodes, clock=self._now,
             power=Admission(
@@ -191,14 +205,57 @@ class DishNode:
 
     # -- stored procedures
 
+    def _make_gate(self, state: Path | None, trust: Trust | None) -> ProcedureGate | None:
+        self.table["signing_required"].set(int(trust is not None))
+        if state is None or trust is None:
+            return None
+        ledger = Ledger(FileArea("ledger", state / "ledger", LEDGER_BYTES))
+        return ProcedureGate(
+            self.config.address, Gate(trust, ledger),
+            FileArea("seals", state / "seals", SEALS_BYTES),
+            offered=self._offered_seal, refused=self._count_unsigned,
+        )  # fmt: skip
+
+    def _offered_seal(self) -> bytes:
+        value = self.table["proc_seal"].get()
+        return value if isinstance(value, bytes) else b""
+
+    def _count_unsigned(self) -> None:
+        rejects = self.table["signature_rejects"].get()
+        self.table["signature_rejects"].set(rejects + 1 if isinstance(rejects, int) else 1)
+
+    def _admit(self, heap: Heap, slot: int, procedure: Procedure) -> None:
+        heap.admit_push(slot, procedure)
+        if self._gate is not None:
+            self._gate.admit(slot, procedure)
+
     def _load(self) -> None:
         if self._file is None:
             return
         loaded = self._file.load()
-        refused = self.store.load(loaded.procedures)
-        problem = loaded.problem or (f"slots {refused} do not fit this profile" if refused else "")
-        if problem:
-            self.table["proc_refusal"].set(problem[:90])
+        signed, problems = self._signed(loaded.procedures)
+        refused = self.store.load(signed)
+        if refused:
+            problems.append(f"slots {refused} do not fit this profile")
+        if loaded.problem:
+            problems.insert(0, loaded.problem)
+        if problems:
+            self.table["proc_refusal"].set(clip("; ".join(problems)))
+
+    def _signed(self, stored: dict[int, Procedure]) -> tuple[dict[int, Procedure], list[str]]:
+        """Return what may be used of what was stored, and why the rest may not."""
+        if self._gate is None:
+            return stored, []
+        signed: dict[int, Procedure] = {}
+        problems: list[str] = []
+        for slot, procedure in stored.items():
+            try:
+                self._gate.recall(slot, procedure)
+            except Unsigned as error:
+                problems.append(str(error))
+            else:
+                signed[slot] = procedure
+        return signed, problems
 
     def _persist(self, procedures: dict[int, Procedure]) -> None:
         if self._file is None:

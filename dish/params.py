@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from csp.param.spec import ParamSpec
 from csp.param.types import Mask, ParamType, Value
+from csp.signing import SEAL_BYTES
 
 _R, _C, _H, _T = Mask.READONLY, Mask.CONF, Mask.HWREG, Mask.TELEM
 _U8, _U16, _U32, _U64 = ParamType.U8, ParamType.U16, ParamType.U32, ParamType.U64
 _I8, _I16, _I32, _I64 = ParamType.I8, ParamType.I16, ParamType.I32, ParamType.I64
 _FLOAT, _DOUBLE, _STRING = ParamType.FLOAT, ParamType.DOUBLE, ParamType.STRING
+
+# The shell writes it without having the list of the node.
+SEAL_SPEC = ParamSpec(
+    id=134, name="proc_seal", type=ParamType.DATA, array_size=SEAL_BYTES, mask=_C,
+    help="Counter and signature of the next push, see `dish sign`",
+)  # fmt: skip
 
 RUN_ROWS = 16
 # `proc_stop` and its like: every run instead of those of one slot.
@@ -148,6 +155,9 @@ _OURS = (
     _telemetry(131, "proc_pushes", _U32, "Pushes to other nodes"),
     _telemetry(132, "proc_lists", _U32, "Parameter lists downloaded"),
     _telemetry(133, "proc_unsaved", _U8, "1 = the procedure file could not be written"),
+    SEAL_SPEC,
+    _telemetry(135, "signing_required", _U8, "1 if procedures must be signed"),
+    _telemetry(136, "signature_rejects", _U32, "Procedures refused: signature"),
     ParamSpec(id=140, name="gnss_node", type=_U16, mask=_C, help="Node with the GNSS, 0 = none"),
     ParamSpec(id=141, name="a53_node", type=_U16, mask=_C, help="Node of the A53 power, 0 = none"),
 )  # fmt: skip

@@ -11,16 +11,29 @@ from dataclasses import replace
 from typing import Any
 
 from csp.errors import NoResponse, Refused
-from csp.shell.command import NODE_OPTIONS, Args, Command, Option, Positional, UsageError
+from csp.keyfiles import operator_key
+from csp.param.client import PushItem, RemoteParam
+from csp.shell.command import (
+    KEY_OPTION,
+    NODE_OPTIONS,
+    Args,
+    Command,
+    Option,
+    Positional,
+    UsageError,
+)
 from csp.shell.completers import nodes, parameters
 from csp.shell.session import CommandFailed, Session
+from csp.signing import fingerprint
 from dish.asm import Word, parse_instruction
 from dish.client import M7_BUFFER_BYTES, ProcClient, fits
 from dish.errors import RET_TEXT, AssemblyError, Ret
 from dish.isa import OPCODES, FieldKind, Opcode, OpcodeRow
+from dish.params import SEAL_SPEC
 from dish.problems import Check
 from dish.profile import PROFILES
 from dish.program import MAX_INSTRUCTIONS, MAX_NODE, MAX_SLOT, Procedure, size_bytes
+from dish.seals import seal_procedure
 from dish.status import RunLine, Status, Verb
 from dish.verify import Target, has_errors, verify
 
@@ -124,11 +137,31 @@ async def _push(session: Session, args: Args) -> None:
             f"warning: {size_bytes(procedure)} bytes do not reach a node with "
             f"{M7_BUFFER_BYTES}-byte buffers"
         )
+    await _offer_seal(session, args, node, procedure)
     try:
         await _client(session, args).push(node, args.slot, procedure)
     except Refused:
         raise _refusal(session, node, f"take slot {args.slot} (occupied?)") from None
     session.out(f"pushed {size_bytes(procedure)} bytes to slot {args.slot} on node {node}")
+
+
+async def _offer_seal(session: Session, args: Args, node: int, procedure: Procedure) -> None:
+    """Send the signature of the push that follows, if there is a key."""
+    key = operator_key(args.key)
+    if key is None:
+        return
+    counter = key.next_counter()
+    seal = seal_procedure(procedure, key.signer, node=node, slot=args.slot, counter=counter)
+    session.params.timeout_s = session.timeout_of(args)
+    item = PushItem(param=RemoteParam(spec=SEAL_SPEC, node=node), value=seal)
+    try:
+        await session.params.push(node, [item])
+    except NoResponse:
+        # A node that asks for signatures refuses the push then, any other takes it.
+        session.out(f"warning: node {node} did not take the signature; pushing without it")
+    else:
+        name = fingerprint(key.signer.public_key)
+        session.out(f"signed with {name}, counter {counter}")
 
 
 async def _size(session: Session, args: Args) -> None:
@@ -317,7 +350,7 @@ COMMANDS: tuple[Command, ...] = (
         path=("proc", "push"),
         summary="Check the current procedure and store it in a free slot.",
         run=_push,
-        options=(*NODE_OPTIONS, _FORCE),
+        options=(*NODE_OPTIONS, _FORCE, KEY_OPTION),
         positionals=(_SLOT, _NODE),
         details="Names and types are checked against the lists that were downloaded (`list`).",
     ),

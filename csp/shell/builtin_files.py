@@ -12,7 +12,15 @@ from csp.files.forms import Form
 from csp.files.transfer import LinkBudget, Plan
 from csp.files.wire import Entry, Part, VersionKind
 from csp.keyfiles import operator_key
-from csp.shell.command import NODE_OPTIONS, Args, Command, Option, Positional, UsageError
+from csp.shell.command import (
+    KEY_OPTION,
+    NODE_OPTIONS,
+    Args,
+    Command,
+    Option,
+    Positional,
+    UsageError,
+)
 from csp.shell.completers import files
 from csp.shell.session import CommandFailed, Session
 from csp.signing import Seal, decode_seal
@@ -204,10 +212,7 @@ COMMANDS = (
                 short="-w", long="--wait", metavar="S", convert=_positive, default=60.0,
                 help="wait for the node this long, as over a gap between passes (default: 60)",
             ),
-            Option(
-                short="-k", long="--key", metavar="FILE",
-                help="private key to sign with (default: $PAYLOAD_KEY, or unsigned)",
-            ),
+            KEY_OPTION,
             Option(
                 short="-S", long="--signature", metavar="FILE",
                 help="signature made elsewhere with `csp keys sign`",

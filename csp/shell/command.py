@@ -95,6 +95,10 @@ TIMEOUT_OPTION = Option(
     short="-t", long="--timeout", metavar="MS", convert=seconds_from_ms, help="timeout in ms"
 )
 NODE_OPTIONS = (NODE_OPTION, TIMEOUT_OPTION)
+KEY_OPTION = Option(
+    short="-k", long="--key", metavar="FILE",
+    help="private key to sign with (default: $PAYLOAD_KEY, or unsigned)",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
