@@ -37,6 +37,7 @@ from dipp.sandbox import faultaddress
 from dipp.sandbox.cgroups import Cgroup, Cgroups
 from dipp.sandbox.limits import close_all_but
 from dipp.sandbox.namespaces import PidNamespaces
+from dipp.sandbox.scratchspace import bound_scratch, release_scratch
 from dipp.sandbox.trial import try_everything
 
 # Everything modules commonly need. Absent ones are simply not there for the modules either.
@@ -209,11 +210,14 @@ def main(argv: list[str]) -> int:
     gc.collect()
     gc.freeze()
     gc.disable()
+    if argv[2] == "1":
+        bound_scratch(argv[1])
     forge = Forge(node, argv[1], PidNamespaces(argv[2] == "1"))
     try:
         forge.serve()
     finally:
         forge.close()
+        release_scratch(argv[1])
         shutil.rmtree(argv[1], ignore_errors=True)
     return 0
 

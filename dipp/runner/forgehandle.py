@@ -7,6 +7,7 @@ any time, whatever threads the node has by then.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -26,6 +27,8 @@ Report = ForgeReady | HostSpawned | HostRefused | HostExited
 _ANSWERS: tuple[type[Report], ...] = (ForgeReady, HostSpawned, HostRefused, HostExited)
 _SCRATCH_PREFIX = "dipp-forge-"
 _END_DEADLINE_S = 5.0
+# Each time somebody else has to start a node in the same microseconds.
+_SCRATCH_ATTEMPTS = 100
 _MARK = "DIPP_FORGE"
 
 
@@ -62,9 +65,13 @@ class ForgeHandle:
 
     def _make_scratch(self) -> tuple[str, int]:
         """Return a directory and the descriptor that locks it. Node and forge hold the lock."""
-        while True:
+        for _ in range(_SCRATCH_ATTEMPTS):
             path = tempfile.mkdtemp(prefix=_SCRATCH_PREFIX, dir=self._parent_dir)
-            lock_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                lock_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                # Taken for stale before it could even be opened.
+                continue
             fcntl.flock(lock_fd, fcntl.LOCK_SH)
             # Somebody who cleans up may have taken it for stale before it was locked.
             if os.path.exists(path):
@@ -72,6 +79,7 @@ class ForgeHandle:
                 os.chmod(path, 0o711)
                 return path, lock_fd
             os.close(lock_fd)
+        raise OSError(errno.EBUSY, "others keep removing new directories", self._parent_dir)
 
     @property
     def pid(self) -> int:

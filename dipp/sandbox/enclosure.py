@@ -20,6 +20,7 @@ from dipp.sandbox.gear import host_rules
 from dipp.sandbox.ladder import reason_of
 from dipp.sandbox.namespaces import separate_network
 from dipp.sandbox.rungs import report
+from dipp.sandbox.scratchspace import require_bound
 from dipp.sandbox.syscalls import Who
 
 
@@ -62,7 +63,7 @@ def enclose_host(
         ("landlock", restrict_files),
         ("seccomp", filter_calls),
     )
-    failed = []
+    failed = _unbound(scratch_root)
     for name, step in steps:
         if name in policy.skipped_rungs:
             failed.append(report(name, "switched off"))
@@ -73,3 +74,12 @@ def enclose_host(
             # As in the child: what the platform refuses must not stop the mission.
             failed.append(report(name, reason_of(error)))
     return tuple(failed)
+
+
+def _unbound(scratch_root: str) -> list[str]:
+    """Say so if scratch has no bound: the forge's doing, for all its hosts, and never switched."""
+    try:
+        require_bound(scratch_root)
+    except OSError as error:
+        return [report("scratch", reason_of(error))]
+    return []

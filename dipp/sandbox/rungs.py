@@ -37,6 +37,7 @@ RUNGS: tuple[RungName, ...] = (
     RungName("network", "a network namespace with nothing in it"),
     RungName("cgroup", "bounded number of processes, whoever it runs as"),
     RungName("environment", "no environment variables but harmless ones"),
+    RungName("scratch", "all modules together write no more than a small file system holds"),
 )
 
 

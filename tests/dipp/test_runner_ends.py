@@ -13,9 +13,12 @@ import pytest
 
 from dipp.batch import encode_batch
 from dipp.errors import Code
+from dipp.runner import forgehandle
 from dipp.runner.executor import Limits
 from dipp.runner.wait import all_pids
 from dipp.sandbox.namespaces import probe_namespaces
+from dipp.sandbox.rungs import active_names
+from dipp.sandbox.scratchspace import SCRATCH_BYTES
 from dipp.testing import (
     IDENTITY,
     SLEEP,
@@ -249,3 +252,67 @@ def test_scratch_of_the_living_is_kept_and_of_the_dead_removed(tmp_path):
             assert len(list(tmp_path.iterdir())) == 2
         assert first.executor.stats.forge_restarts == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_a_sweep_takes_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    made = []
+    real = forgehandle.tempfile.mkdtemp
+
+    def swept(**wanted):
+        path = real(**wanted)
+        if not made:
+            # What a node that starts in this instant does: nobody holds the lock yet.
+            forgehandle.remove_stale_scratch(str(tmp_path))
+        made.append(path)
+        return path
+
+    monkeypatch.setattr(forgehandle.tempfile, "mkdtemp", swept)
+    with Harness(scratch_dir=str(tmp_path)) as harness:
+        assert len(made) == 2
+        assert [str(path) for path in tmp_path.iterdir()] == [made[1]]
+        assert harness.executor.stats.forge_restarts == 0
+
+
+FILLER = """
+import errno
+def run(batch, params):
+    written = 0
+    try:
+        for number in range(1000):
+            with open(f'{number}.bin', 'wb') as file:
+                for _ in range(16):
+                    written += file.write(bytes(1 << 20))
+    except OSError as error:
+        batch.images[0].add_item('errno', errno.errorcode[error.errno])
+    batch.images[0].add_item('written', written)
+"""
+ENTRIES = """
+import errno, os
+def run(batch, params):
+    try:
+        for number in range(100_000):
+            os.close(os.open(str(number), os.O_CREAT | os.O_WRONLY))
+    except OSError as error:
+        batch.images[0].add_item('errno', errno.errorcode[error.errno])
+"""
+
+
+def test_all_modules_together_write_no_more_than_a_bound(harness, module, namespaces):
+    if "scratch" not in active_names(wait_for_rungs(harness)):
+        # As an ordinary user, or without the right to mount.
+        assert not namespaces or os.geteuid() != 0
+        pytest.skip("only a file system of its own bounds it")
+    for source in (FILLER, ENTRIES):
+        path = module(source, "filler")
+        ((meta, _),) = harness.run_images(make_chain(path, timeout_s=30))
+        assert meta.item("errno") == "ENOSPC"
+        if source is FILLER:
+            assert 0 < int(meta.item("written")) <= SCRATCH_BYTES
+        # It is all gone with the module, so the next one has the same room.
+        ((meta, _),) = harness.run_images(make_chain(path, timeout_s=30))
+        assert meta.item("errno") == "ENOSPC"
+
+
+def wait_for_rungs(harness):
+    wait_until(lambda: harness.loop.tick(0.05) or harness.executor.stats.missing_rungs is not None)
+    return harness.executor.stats.missing_rungs

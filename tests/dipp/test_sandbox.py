@@ -220,7 +220,7 @@ def test_a_host_is_enclosed_before_it_loads_anything(identity, scratch):
         identity()
         missing = enclose_host(scratch, [__file__], policy=POLICY, cgroup=None)
         # Who has changed user may not write what is in its own /proc.
-        assert set(names(missing)) <= {"cgroup", "network", "landlock", "oom-first"}
+        assert set(names(missing)) <= {"cgroup", "network", "landlock", "oom-first", "scratch"}
         refused(socket.socket)
         refused(os.execv, "/bin/true", ["true"])
         # What a host needs.
