@@ -186,7 +186,7 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     config = make_config(options)
     link = _link(options)
-    forge = start_forge()
+    forge = start_forge(adopts=True)
     loop = Loop()
     try:
         loop.install_signals()

@@ -85,9 +85,10 @@ class Harness:
         scratch_dir: str | None = None,
         *,
         namespaces: bool = True,
+        adopts: bool = False,
     ) -> None:
         self.loop = Loop()
-        forge = start_forge(scratch_dir, namespaces=namespaces)
+        forge = start_forge(scratch_dir, namespaces=namespaces, adopts=adopts)
         self.executor = Executor(self.loop, forge, limits)
         self._batch_id = 0
 

@@ -21,7 +21,13 @@ from pathlib import Path
 
 from dipp.runner.channel import Channel, close_fds
 from dipp.runner.protocol import ForgeReady, HostExited, HostRefused, HostSpawned, SpawnHost
-from dipp.runner.wait import REAP_DEADLINE_S, all_pids
+from dipp.runner.wait import (
+    REAP_DEADLINE_S,
+    all_pids,
+    become_subreaper,
+    child_pids,
+    sweep_orphans,
+)
 
 Report = ForgeReady | HostSpawned | HostRefused | HostExited
 _ANSWERS: tuple[type[Report], ...] = (ForgeReady, HostSpawned, HostRefused, HostExited)
@@ -35,8 +41,12 @@ _MARK = "DIPP_FORGE"
 class ForgeHandle:
     """A running forge. `close` ends it and everything below it."""
 
-    def __init__(self, scratch_dir: str | None = None, namespaces: bool = True) -> None:
+    def __init__(
+        self, scratch_dir: str | None = None, namespaces: bool = True, is_alone: bool = False
+    ) -> None:
+        """`is_alone`: every child of this process but the forge is what a forge left."""
         self._namespaces = namespaces
+        self._is_alone = is_alone
         self._parent_dir = scratch_dir or tempfile.gettempdir()
         remove_stale_scratch(self._parent_dir)
         self.scratch_root, self._lock_fd = self._make_scratch()
@@ -114,6 +124,9 @@ class ForgeHandle:
         if self._process.returncode != 0:
             # It could not bury its dead: hosts die with it, but what they left is nobody's now.
             kill_strays(self.scratch_root)
+            if self._is_alone:
+                # One that has overwritten its environment too; it is our child by now.
+                sweep_orphans()
         shutil.rmtree(self.scratch_root, ignore_errors=True)
         close_fds([self._lock_fd] if self._lock_fd >= 0 else [])
         self._lock_fd = -1
@@ -124,15 +137,34 @@ class ForgeHandle:
 
     def restart(self) -> ForgeHandle:
         """Start another one in the place of this one, which must be closed."""
-        return ForgeHandle(self._parent_dir, self._namespaces)
+        return ForgeHandle(self._parent_dir, self._namespaces, self._is_alone)
 
 
-def start_forge(scratch_dir: str | None = None, *, namespaces: bool = True) -> ForgeHandle:
+def start_forge(
+    scratch_dir: str | None = None, *, namespaces: bool = True, adopts: bool = False
+) -> ForgeHandle:
     """Start a forge; it gets ready in the background. Scratch directories go below `scratch_dir`.
 
-    `namespaces` False does without them even where they are allowed. Raises OSError.
+    `namespaces` False does without them even where they are allowed. `adopts` is for a process that
+    starts nothing but forges: what a dead one leaves becomes its child, and is killed. Raises
+    OSError.
     """
-    return ForgeHandle(scratch_dir, namespaces)
+    return ForgeHandle(scratch_dir, namespaces, adopts and _adopt_orphans())
+
+
+def _adopt_orphans() -> bool:
+    """Become a sub-reaper; False if then somebody else's processes could become our children.
+
+    Those of children that were there before, as those of a shell that became the node by exec, or,
+    if this is process 1 of a container, those of everybody in it.
+    """
+    if os.getpid() == 1 or any(True for _ in child_pids()):
+        return False
+    try:
+        become_subreaper()
+    except OSError:
+        return False
+    return True
 
 
 def remove_stale_scratch(parent_dir: str) -> None:
