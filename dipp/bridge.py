@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -26,7 +25,8 @@ from pathlib import Path
 import posix_ipc
 
 from csp.loop import Loop
-from dipp.errors import ContentError, MisuseError
+from csp.statelock import StateLock
+from dipp.errors import ContentError
 from dipp.intake import DEFAULT_QUEUE, QUEUE_DEPTH, QUEUE_MODE, Landing
 from dipp.message import (
     LEGACY,
@@ -95,18 +95,12 @@ class Bridge:
     """Moves batches; call `step` again and again. Used by one process at a time."""
 
     def __init__(self, state: Path, key: int, queue: str) -> None:
-        """Open the state directory. Raises MisuseError if another bridge uses it, OSError."""
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Open the state directory. Raises StateInUse if another bridge uses it, OSError."""
+        self._lock = StateLock(state, "bridge")
         self.counters = BridgeCounters()
         self._queue = queue
         self._source = SysvQueue(key)
         self._announcing = state / "announcing"
-        self._lock_fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock_fd)
-            raise MisuseError(f"{state} is in use by another bridge") from None
         self._landing = Landing(state / "landing")
         self._armed: int | None = None
         self._held: bytes | None = self._recovered()
@@ -227,7 +221,7 @@ class Bridge:
     def close(self) -> None:
         """Give back files and lock; what is not settled is taken up at the next start."""
         self._landing.close()
-        os.close(self._lock_fd)
+        self._lock.close()
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:

@@ -90,9 +90,9 @@ class DippNode:
     """A running DIPP. `close` ends it and everything it started."""
 
     def __init__(self, loop: Loop, forge: ForgeHandle, config: NodeConfig) -> None:
-        """Raises MisuseError if the state directory is in use or does not fit, OSError.
+        """Raises MisuseError if the state directory does not fit, OSError.
 
-        csp's MisuseError for keys that cannot be used.
+        csp's MisuseError for keys that cannot be used, StateInUse.
         """
         self.loop = loop
         self.config = config

@@ -18,10 +18,6 @@ class MisuseError(DishError):
     """The local caller asked for something that cannot be."""
 
 
-class StateInUse(MisuseError):
-    """Another node works on the same state directory."""
-
-
 class ContentError(DishError):
     """Bytes, text or a program that came from elsewhere is wrong."""
 

@@ -7,12 +7,12 @@ A change writes a complete new file, syncs it and renames it over the old one, w
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dish.errors import DecodeError, StateInUse
+from csp.statelock import StateLock
+from dish.errors import DecodeError
 from dish.program import Procedure
 from dish.store import MAX_IMAGE_BYTES, decode_image, encode_image
 
@@ -32,33 +32,19 @@ class ProcedureFile:
         self._path = path
         self._old = path.with_name(path.name + ".old")
         self._new = path.with_name(path.name + ".new")
-        self._lock_fd: int | None = None
+        self._lock: StateLock | None = None
 
     def claim(self) -> None:
         """Be the only node on this file until `close`. Raises StateInUse, OSError."""
-        if self._lock_fd is not None:
+        if self._lock is not None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        path = self._path.with_name("lock")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(fd, 16, 0).decode(errors="replace").strip() or "?"
-            os.close(fd)
-            raise StateInUse(
-                f"{path.parent} is in use by another node (process {owner}); stop that one, or give"
-                " this one another --state"
-            ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        self._lock_fd = fd
+        self._lock = StateLock(self._path.parent)
 
     def close(self) -> None:
         """Let another node have the file. Harmless if done twice."""
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def load(self) -> Loaded:
         """Read the newest intact copy; no file at all is an empty store."""

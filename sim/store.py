@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from csp.crc import crc32c
+from csp.statelock import StateLock
 from dipp.errors import DippError
 from dipp.metadata import Metadata
 from dipp.ring import Ring, open_ring
@@ -24,22 +25,29 @@ NOTE_FILE = "mirror.json"
 
 
 class ObservationStore:
-    """Elements and progress under a directory. Raises OSError, or DippError for a ring of another
-    size.
+    """Elements and progress under a directory.
+
+    Raises OSError, StateInUse if another process has it, DippError for a ring of another size.
 
     `keep_oldest` changes the drop policy from "oldest go first" to "nothing new when full".
     `durable` False leaves out the syncs, for tests and rehearsals.
     """
 
     def __init__(self, directory: Path, capacity_bytes: int, *, durable: bool = True) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = StateLock(directory, "radio")
         self._note_path = directory / NOTE_FILE
         self._durable = durable
         self._is_open = True
         self.keep_oldest = False
         geometry = RingGeometry(data_bytes=capacity_bytes)
         self.ring: Ring
-        self.ring, self.was_damaged = open_ring(directory / RING_FILE, geometry, durable=durable)
+        try:
+            self.ring, self.was_damaged = open_ring(
+                directory / RING_FILE, geometry, durable=durable
+            )
+        except BaseException:
+            self._lock.close()
+            raise
         self.progress = self._load()
         self.evicted = 0
         # Checksums of what is there, computed when first compared.
@@ -96,6 +104,7 @@ class ObservationStore:
         if self._is_open:
             self._is_open = False
             self.ring.close()
+            self._lock.close()
 
     def _checksum(self, element: Element) -> int:
         return crc32c(self.ring.read(element, 0, element.size))

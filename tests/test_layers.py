@@ -37,6 +37,7 @@ DRIVERS = (
     "csp/node.py",
     "csp/param/table.py",
     "csp/shell/",
+    "csp/statelock.py",
     "csp/vmem/file.py",
     "csp/vmem/testing.py",
     "dipp/archive/chains.py",

@@ -20,10 +20,11 @@ from pathlib import Path
 import posix_ipc
 import pytest
 
+from csp.statelock import StateInUse
 from dipp import bridge as bridge_module
 from dipp.bridge import Bridge, Step, translate
 from dipp.cli import main
-from dipp.errors import ContentError, MisuseError
+from dipp.errors import ContentError
 from dipp.intake import QUEUE_DEPTH
 from dipp.message import BatchMessage, decode_message
 from dipp.rig import unique
@@ -296,7 +297,7 @@ def test_the_system_v_queue_may_come_late_and_be_made_anew(source: Source, bridg
 def test_a_second_bridge_on_the_same_state_refuses(
     source: Source, bridge: Bridge, tmp_path: Path
 ) -> None:
-    with pytest.raises(MisuseError, match="another bridge"):
+    with pytest.raises(StateInUse, match="another bridge"):
         Bridge(tmp_path / "state", source.key, source.posix)
 
 

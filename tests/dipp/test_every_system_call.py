@@ -11,13 +11,19 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from csp.crc import crc32c
 from csp.errors import NoResponse, Refused
 from csp.faultrow import Case
+from csp.files.forms import Form
+from csp.files.store import FileStore
+from csp.files.store import Limits as FileLimits
+from csp.files.wire import DIGEST_BYTES, Offer
 from csp.vmem.file import FileArea
 from dipp.faults.sabotage import (
     BROKEN,
@@ -199,6 +205,42 @@ def read_observations(path):
     return found
 
 
+ONE, TWO, THREE = (byte * 400 for byte in (b"1", b"2", b"3"))
+
+
+def uplink(*contents):
+    def upload(path):
+        store = FileStore(path / "modules", limits=FileLimits(reserve_bytes=0))
+        for content in contents:
+            offer = Offer(
+                name="cloud.py", form=Form.PLAIN, content_size=len(content),
+                content_crc=crc32c(content), content_sha256=sha256(content).digest(),
+                wire_size=len(content), wire_digest=sha256(content).digest()[:DIGEST_BYTES],
+            )  # fmt: skip
+            stage = store.begin(offer)
+            # Where an upload was interrupted it goes on.
+            while stage.received < len(content):
+                stage.append(content[stage.received : stage.received + 200])
+            for _ in stage.finish():
+                continue
+
+    return upload
+
+
+def read_files(path):
+    """Return the versions after a restart: active and previous, each whole."""
+    store = FileStore(path / "modules")
+    entry = store.entry("cloud.py")
+    found = {version.kind: version.sha256 for version in entry.versions}
+    names = {sha256(content).digest(): content[:1] for content in (ONE, TWO)}
+    for folder in ("active", "previous"):
+        file = path / "modules" / folder / "cloud.py"
+        assert not file.exists() or file.read_bytes() in (ONE, TWO)
+    uplink(THREE)(path)
+    assert (path / "modules" / "active" / "cloud.py").read_bytes() == THREE
+    return tuple(names[found[kind]] for kind in sorted(found))
+
+
 STORES = {
     "parameters": Store(write_area(b"a"), write_area(b"b"), read_area, (b"a" * SIZE, b"b" * SIZE)),
     "procedures": Store(
@@ -214,6 +256,7 @@ STORES = {
     ),
     # A full disk: the oldest goes.
     "quarantine": Store(keep(1), keep(2), read_quarantine, ((1,), (2,), (1, 2))),
+    "uplinked files": Store(uplink(ONE), uplink(TWO), read_files, ((b"1",), (b"2", b"1"))),
     "observations": Store(observe(1, b"a"), observe(2, b"b"), read_observations, ((1, 1), (2, 2))),
 }  # fmt: skip
 

@@ -16,11 +16,11 @@ from csp.loop import Loop
 from csp.param.client import ParamClient
 from csp.param.remote import RemoteTable
 from csp.stack import Stack
+from csp.statelock import StateInUse
 from csp.vmem.client import VmemClient
 from dipp.batch import split_blocks
 from dipp.config.codec import encode_module, encode_pipeline
 from dipp.config.definition import ModuleConfig, ModuleStep, PipelineDefinition
-from dipp.errors import MisuseError
 from dipp.index import fetch_count, fetch_entry
 from dipp.metadata import Metadata
 from dipp.node import DippNode, NodeConfig
@@ -290,9 +290,7 @@ def test_pings_pass_during_a_flood_of_batches(world: World) -> None:
 def test_a_second_node_on_the_same_state_refuses(world: World) -> None:
     forge = start_forge()
     try:
-        with pytest.raises(
-            MisuseError, match=f"in use by another node \\(process {os.getpid()}\\)"
-        ):
+        with pytest.raises(StateInUse, match=f"in use by another node \\(process {os.getpid()}\\)"):
             DippNode(world.loop, forge, world.node.config)
     finally:
         forge.close()

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from csp.statelock import StateInUse
 from dish.asm import assemble_one
-from dish.errors import DecodeError, MisuseError, StateInUse, StoreError
+from dish.errors import DecodeError, MisuseError, StoreError
 from dish.profile import PROFILES, Profile
 from dish.program import NOOP, Procedure
 from dish.storage import ProcedureFile

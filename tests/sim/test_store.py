@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
 
 from csp.crc import crc32c
-from dipp.errors import MisuseError
+from csp.statelock import StateInUse
+from dipp.errors import DippError, MisuseError
 from sim.mirror import Look, Progress
 from sim.store import NOTE_FILE, RING_FILE, ObservationStore
 
@@ -60,6 +62,8 @@ def test_a_kill_at_any_write_leaves_old_or_new_state_together(tmp_path: Path) ->
         file.write = write  # type: ignore[method-assign]
         with contextlib.suppress(_KilledError):
             store.append(b"b" * 100, _progress(2))
+        # The descriptors of a dead process go with it, and so does its lock.
+        store.close()
         again = _open(directory)
         outcome = (again.ring.count, again.progress)
         assert outcome in ((1, _progress(1)), (2, _progress(2)))
@@ -71,6 +75,7 @@ def test_a_kill_before_the_ring_is_touched_repeats_the_element(tmp_path: Path) -
     store = _open(tmp_path)
     store.append(b"a" * 100, _progress(1))
     store._write_note(_progress(2), store.ring.head, store.ring.head + 1)
+    store.close()
     assert _open(tmp_path).progress == _progress(1)
 
 
@@ -132,3 +137,14 @@ def test_drop_policies(tmp_path: Path) -> None:
     store.keep_oldest = True
     assert not store.fits(100)
     assert store.newest() is None
+
+
+def test_a_store_belongs_to_one_radio_until_it_is_closed(tmp_path: Path) -> None:
+    first = ObservationStore(tmp_path / "radio", 1000)
+    with pytest.raises(StateInUse, match=f"in use by another radio \\(process {os.getpid()}\\)"):
+        ObservationStore(tmp_path / "radio", 1000)
+    first.close()
+    first.close()
+    with pytest.raises(DippError):
+        ObservationStore(tmp_path / "radio", 2000)
+    ObservationStore(tmp_path / "radio", 1000).close()
