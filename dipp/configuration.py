@@ -35,18 +35,21 @@ class Configuration:
         telemetry: Telemetry,
         log_status: Callable[[int], None],
         warm: Callable[[Chain], None],
+        retire: Callable[[int], None] = _ignore,
         gate: SlotGate | None = None,
         on_change: Callable[[int], object] = _ignore,
     ) -> None:
         """Load what is stored; whatever of it is bad is reported and not configured.
 
-        `on_change` hears of every pipeline that a pushed value concerns.
+        `retire` ends the hosts of a pipeline that is not configured any more. `on_change` hears of
+        every pipeline that a pushed value concerns.
         """
         self._table = table
         self._slots = slots
         self._telemetry = telemetry
         self._log_status = log_status
         self._warm = warm
+        self._retire = retire
         self._gate = gate or SlotGate(0)
         self._on_change = on_change
         self._accepted: dict[str, bytes] = {}
@@ -97,7 +100,10 @@ class Configuration:
             return
         self._accepted[parameter.name] = _value(parameter)
         self._on_change(number)
-        self.warm(number)
+        if number in self._slots.configured:
+            self.warm(number)
+        else:
+            self._retire(number)
 
     def _admitted(self, parameter: Parameter) -> bytes:
         return self._gate.admit(parameter.id, _value(parameter))

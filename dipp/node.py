@@ -183,6 +183,7 @@ class DippNode:
             telemetry=self.telemetry,
             log_status=self.log_status,
             warm=self.executor.warm,
+            retire=self.executor.retire,
             gate=SlotGate(self.config.address, self.trust, self.ledger, self._count_signature),
             on_change=self.policy.guard.rearm,
         )

@@ -6,6 +6,7 @@ Source: dipp.md 6, 14, 16.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from csp.param.client import PushItem, RemoteParam
 from csp.param.spec import ParamSpec
 from csp.param.types import Mask, ParamType
 from csp.shell.command import (
+    JSON_OPTION,
     KEY_OPTION,
     NODE_OPTIONS,
     Args,
@@ -108,7 +110,12 @@ async def _push_slot(session: Session, args: Args, base_id: int, name: str, slot
     slot = _signed(session, args, spec, slot)
     session.params.timeout_s = session.timeout_of(args)
     item = PushItem(param=RemoteParam(spec=spec, node=node), value=slot)
-    await session.params.push(node, [item], ack=not args.no_ack)
+    stored = await session.params.push(node, [item], ack=not args.no_ack)
+    if stored is not None and stored != [slot]:
+        # A node that refuses a configuration answers with the one it keeps.
+        raise CommandFailed(
+            f"node {node} refused {name} and keeps what it had; `ippc status -n {node}` says why"
+        )
 
 
 def _signed(session: Session, args: Args, spec: ParamSpec, slot: bytes) -> bytes:
@@ -163,11 +170,18 @@ def _show_metadata(session: Session, metadata: Metadata) -> None:
 async def _obs_list(session: Session, args: Args) -> None:
     node, timeout_s = session.node_of(args), max(session.timeout_of(args), 5.0)
     count = await fetch_count(session.stack, node, timeout_s)
-    session.out(f"{count} images on node {node}")
+    if not args.json:
+        session.out(f"{count} images on node {node}")
+    rows: list[dict[str, int]] = []
     for position in range(count):
         entry = await fetch_entry(session.stack, node, position, timeout_s)
-        if entry is not None:
+        if entry is None:
+            continue
+        rows.append({"index": entry.position, "observation": entry.obid, "bytes": entry.size_bytes})
+        if not args.json:
             session.out(f"{entry.position:5}  observation {entry.obid}, {entry.size_bytes} bytes")
+    if args.json:
+        session.out(json.dumps({"node": node, "images": rows}))
 
 
 @_reports_dipp_errors
@@ -277,7 +291,7 @@ COMMANDS = (
         path=("obs", "list"),
         summary="list the images that wait for downlink",
         run=_obs_list,
-        options=NODE_OPTIONS,
+        options=(*NODE_OPTIONS, JSON_OPTION),
     ),
     Command(
         path=("obs", "get"),

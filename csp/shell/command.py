@@ -95,6 +95,7 @@ TIMEOUT_OPTION = Option(
     short="-t", long="--timeout", metavar="MS", convert=seconds_from_ms, help="timeout in ms"
 )
 NODE_OPTIONS = (NODE_OPTION, TIMEOUT_OPTION)
+JSON_OPTION = Option(short="-j", long="--json", help="one line of JSON, for programs")
 KEY_OPTION = Option(
     short="-k", long="--key", metavar="FILE",
     help="private key to sign with (default: $PAYLOAD_KEY, or unsigned)",

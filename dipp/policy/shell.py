@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from csp.shell.command import NODE_OPTIONS, Args, Command, Positional, UsageError, unsigned
+from csp.shell.command import (
+    JSON_OPTION,
+    NODE_OPTIONS,
+    Args,
+    Command,
+    Positional,
+    UsageError,
+    unsigned,
+)
 from csp.shell.session import CommandFailed, Session
 from dipp.config.definition import PIPELINE_COUNT
 from dipp.errors import ContentError, split_status
@@ -46,6 +55,14 @@ class _Row:
         when = datetime.fromtimestamp(self.time_unix, UTC).strftime("%Y-%m-%d %H:%M:%S")
         return f"{self.batch:8}  {when}  {self.size_bytes:>10}  {split_status(self.status)}"
 
+    def as_json(self) -> dict[str, int]:
+        """Return it for programs."""
+        status = split_status(self.status)
+        return {
+            "batch": self.batch, "code": status.code, "pipeline": status.pipeline,
+            "module": status.module, "bytes": self.size_bytes, "time_unix": self.time_unix,
+        }  # fmt: skip
+
 
 async def _rows(session: Session, node: int) -> AsyncIterator[_Row]:
     """Yield what the quarantine of a node has, page after page."""
@@ -69,6 +86,11 @@ async def _list(session: Session, args: Args) -> None:
     used, limit = await session.remote.get_many(
         node, [("quarantine_bytes", None), ("quarantine_limit", None)]
     )
+    if args.json:
+        listed = [row.as_json() for row in rows]
+        text = {"node": node, "bytes": used, "limit_bytes": limit, "batches": listed}
+        session.out(json.dumps(text))
+        return
     session.out(
         f"{len(rows)} batches in the quarantine of node {node}, {used!r} of {limit!r} bytes; "
         "when it is full the oldest goes"
@@ -159,7 +181,7 @@ COMMANDS = (
         path=("obs", "quarantine", "list"),
         summary="list the batches whose processing failed",
         run=_list,
-        options=NODE_OPTIONS,
+        options=(*NODE_OPTIONS, JSON_OPTION),
     ),
     Command(
         path=("obs", "quarantine", "replay"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,9 @@ def test_an_operator_finds_mends_and_replays(rig: Rig, folder: Path) -> None:
         rig.process()
 
     listing = rig.run("obs quarantine list")
+    rows = json.loads(rig.run("obs quarantine list --json"))["batches"]
+    assert [(row["batch"], row["pipeline"], row["module"]) for row in rows][:1] == [(1, 1, 1)]
+    assert all(row["code"] and row["bytes"] and row["time_unix"] for row in rows)
     assert "4 batches" in listing
     assert "601 module ended with an error but without a code in pipeline 1, module 1" in listing
     assert "608 module failed too often" in listing.splitlines()[-1]

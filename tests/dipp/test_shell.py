@@ -5,7 +5,8 @@ After every bad input the next good batch passes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ class Rig:
                 return
         raise AssertionError("pipeline_run never became 0")
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(2000):
+            if condition():
+                return
+            self.loop.tick(0.01)
+        raise AssertionError("not in time")
+
     def assert_next_batch_passes(self) -> None:
         before = self.value("batches_delivered")
         self.camera.shoot(PIXELS)
@@ -95,6 +103,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 def test_a_picture_from_queue_to_file(rig: Rig, tmp_path: Path) -> None:
     rig.assert_next_batch_passes()
     assert "observation 7, 256 bytes" in rig.run("obs list")
+    listed = json.loads(rig.run("obs list --json"))
+    assert (listed["node"], listed["images"][-1]["observation"]) == (162, 7)
+    assert listed["images"][-1]["bytes"] >= 256
     said = rig.run(f"obs get -o {tmp_path / 'picture'} -1")
     assert "camera 't', 256x1, 1 channels" in said
     metadata = load_metadata(tmp_path / "picture.json")
@@ -205,8 +216,24 @@ def test_a_bad_configuration_is_refused_and_the_active_one_stays(
 def test_a_missing_module_is_refused_with_its_place(rig: Rig, tmp_path: Path) -> None:
     path = tmp_path / "missing.yaml"
     path.write_text(PIPELINE + "- order: 2\n  param_id: 20\n  name: nowhere\n")
-    rig.run(f"ippc pipeline 1 {path}")
+    said = rig.run(f"ippc pipeline 1 {path}", ok=False)
+    assert "node 162 refused pipeline_config_1 and keeps what it had" in said
     assert rig.value("log_status") == 501102
+    # Who does not ask does not know.
+    rig.run(f"ippc pipeline --no-ack 1 {path}")
+    rig.assert_next_batch_passes()
+
+
+def test_emptying_a_pipeline_ends_its_processes(rig: Rig, tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text(PIPELINE)
+    rig.run(f"ippc pipeline 2 {path}")
+    executor = rig.node.executor
+    rig.until(lambda: executor.count_hosts(2) == 1 and executor.is_prepared)
+    others = executor.count_hosts() - 1
+    rig.run(f"set pipeline_config_2 {'00' * 188}")
+    rig.until(lambda: executor.count_hosts(2) == 0)
+    assert executor.count_hosts() == others
     rig.assert_next_batch_passes()
 
 
