@@ -20,6 +20,7 @@ from dipp.params import Telemetry
 from dipp.policy.fallback import Alternatives, Plan, key_of, mark, plan_chain
 from dipp.policy.rollback import NO_TICKETS, Tickets, Trialist
 from dipp.policy.settings import DEGRADED, QUARANTINED, STATE, Settings
+from dipp.policy.standings import StandingRow, StandingsFile
 from dipp.results import Note, Runner
 from dipp.runner.outcome import Completed, Failed, Job
 from dipp.runner.stage import module_hash
@@ -65,7 +66,9 @@ class Guard:
         note: Note,
         alternatives: Alternatives,
         trialist: Trialist | None = None,
+        memory: StandingsFile | None = None,
     ) -> None:
+        """`memory` keeps over a restart what modules have failed; without it that is forgotten."""
         self._scheduler = scheduler
         self._runner = runner
         self._configured = configured
@@ -77,6 +80,8 @@ class Guard:
         self._trialist = trialist
         self._book = ModuleBook()
         self._out: dict[tuple[int, str], _Out] = {}
+        self._memory = memory
+        self._recall()
 
     async def submit(self, job: Job) -> Completed | Failed:
         """Run a batch; the outcome must be closed by whoever takes it."""
@@ -107,6 +112,7 @@ class Guard:
             del self._out[key]
         if freed:
             self._note("modules_rearmed", pipeline=pipeline or 0, modules=freed)
+        self._remember()
         self.publish()
         return freed
 
@@ -122,6 +128,7 @@ class Guard:
             for place in [p for p, out in self._out.items() if p[0] == pipeline]:
                 if self._out[place].key not in keys:
                     del self._out[place]
+        self._remember()
         self.publish()
 
     def publish(self) -> None:
@@ -130,6 +137,31 @@ class Guard:
         self._telemetry.put(QUARANTINED, len(out))
         self._telemetry.put(DEGRADED, sum({1 << (each.key.pipeline - 1) for each in out}))
         self._telemetry.put_text(STATE, clip("; ".join(map(str, out)), _STATE_BYTES))
+
+    # -- over a restart
+
+    def _recall(self) -> None:
+        for row in self._memory.load() if self._memory else ():
+            self._book.recall(row.key, row.failures, self._scheduler.now, is_out=row.is_out)
+            if row.fallback is not None:
+                place = row.key.pipeline, row.key.name
+                self._out[place] = _Out(key=row.key, fallback=row.fallback)
+        self.publish()
+
+    def _remember(self) -> None:
+        if self._memory is None:
+            return
+        shown = {out.key: out.fallback for out in self._out.values()}
+        failures = dict(self._book.failures())
+        # What is shown may be the configured version while the one before it has failed as well.
+        keys = dict.fromkeys([*failures, *shown])
+        self._memory.save([
+            StandingRow(
+                key=key, failures=failures.get(key, 0), is_out=not self._book.is_usable(key),
+                fallback=shown.get(key),
+            )
+            for key in keys
+        ])  # fmt: skip
 
     # -- before a run
 
@@ -192,6 +224,7 @@ class Guard:
         if self._book.failed(key, self._scheduler.now, tolerance):
             step = next(s for s in configured.steps if s.index == outcome.module_index)
             self._quarantine(key_of(pipeline, step), fallback, tolerance)
+        self._remember()
 
     def _quarantine(self, key: ModuleKey, fallback: Fallback, tolerance: Tolerance) -> None:
         self._out[key.pipeline, key.name] = _Out(key=key, fallback=fallback)

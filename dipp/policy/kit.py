@@ -18,6 +18,7 @@ from dipp.policy.raw import RawFallback, thumbnail_chain
 from dipp.policy.replay import Replays
 from dipp.policy.rollback import Trialist
 from dipp.policy.settings import MODULE_REARM, REARM_ALL, Settings
+from dipp.policy.standings import StandingsFile
 from dipp.quarantine import Quarantine
 from dipp.results import Note, Runner
 from dipp.ring import Ring
@@ -79,6 +80,7 @@ class PolicyKit:
             telemetry=telemetry, log_status=log_status, note=note,
             alternatives=OtherVersions(previous, shipped),
             trialist=self.trials,
+            memory=StandingsFile(state.path / "standings", telemetry),
         )  # fmt: skip
         library = ModuleLibrary(shipped)
         self.raw = RawFallback(
@@ -97,6 +99,8 @@ class PolicyKit:
     ) -> None:
         """Begin, once the file store is open and batches can be processed."""
         self.trials.attach(store)
+        # What failed before the last stop may be another version by now.
+        self.guard.files_changed()
         self.replays = Replays(
             self._scheduler, self._table, journal=self._journal, quarantine=self._quarantine,
             process=process, holds_message=holds_message,

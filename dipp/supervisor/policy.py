@@ -9,6 +9,7 @@ the row of its code. Source: style-anchors.md 2.3 and 4.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dipp.errors import Code, is_retryable
@@ -34,6 +35,16 @@ class RestartIntensity:
         if len(self._times) > self.limit:
             self.gave_up = True
         return not self.gave_up
+
+    @property
+    def count(self) -> int:
+        """How many restarts of the last period are remembered; older ones until the next."""
+        return len(self._times)
+
+    def recall(self, count: int, now: float, *, gave_up: bool) -> None:
+        """Take over so many restarts from a time whose clock is not known, as if they were now."""
+        self._times.extend([now] * count)
+        self.gave_up = gave_up
 
     def rearm(self) -> None:
         """Forget the past, by order of the operator."""
@@ -136,6 +147,18 @@ class ModuleBook:
         standing = self._standings.get(key)
         if standing is not None:
             standing.in_a_row, standing.not_before = 0, 0.0
+
+    def failures(self) -> Iterator[tuple[ModuleKey, int]]:
+        """Yield every module that has failed lately or is quarantined, and how often it failed."""
+        for key, standing in self._standings.items():
+            if standing.failures.count:
+                yield key, standing.failures.count
+
+    def recall(self, key: ModuleKey, failures: int, now: float, *, is_out: bool) -> None:
+        """Take over how a module stood before a restart; its failures are as new."""
+        self._make_room()
+        standing = self._standings[key] = _Standing(RestartIntensity())
+        standing.failures.recall(failures, now, gave_up=is_out)
 
     def rearm(self, pipeline: int | None = None) -> int:
         """Forget the failures of a pipeline or of all; return how many modules are free again."""

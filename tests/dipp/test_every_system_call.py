@@ -37,10 +37,13 @@ from dipp.faults.sabotage import (
 )
 from dipp.journal import Journal
 from dipp.message import BatchMessage, encode_message
+from dipp.params import Telemetry, make_table
+from dipp.policy.standings import StandingRow, StandingsFile
 from dipp.quarantine import Quarantine, Verdict
 from dipp.records import Fate, Kind, Record
 from dipp.ring import open_ring
 from dipp.ringindex import RingGeometry
+from dipp.supervisor.policy import ModuleKey
 from dish.asm import assemble_one
 from dish.faultsite import DISH, Site
 from dish.storage import ProcedureFile
@@ -205,6 +208,26 @@ def read_observations(path):
     return found
 
 
+def stand(*failures):
+    def save(path):
+        file = StandingsFile(path / "standings", Telemetry(make_table()))
+        file.load()
+        for count in failures:
+            key = ModuleKey(pipeline=1, name="module", version="1")
+            file.save([StandingRow(key=key, failures=count, is_out=count > 2)])
+
+    return save
+
+
+def read_standings(path):
+    telemetry = Telemetry(table := make_table())
+    found = StandingsFile(path / "standings", telemetry).load()
+    assert not table["storage_errors"].get()
+    stand(9)(path)
+    assert StandingsFile(path / "standings", telemetry).load()[0].failures == 9
+    return tuple(row.failures for row in found)
+
+
 ONE, TWO, THREE = (byte * 400 for byte in (b"1", b"2", b"3"))
 
 
@@ -256,6 +279,7 @@ STORES = {
     ),
     # A full disk: the oldest goes.
     "quarantine": Store(keep(1), keep(2), read_quarantine, ((1,), (2,), (1, 2))),
+    "standings": Store(stand(1), stand(3), read_standings, ((1,), (3,))),
     "uplinked files": Store(uplink(ONE), uplink(TWO), read_files, ((b"1",), (b"2", b"1"))),
     "observations": Store(observe(1, b"a"), observe(2, b"b"), read_observations, ((1, 1), (2, 2))),
 }  # fmt: skip
