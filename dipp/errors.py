@@ -79,6 +79,7 @@ class Code(IntEnum):
     OPERATOR_STOP = 606, False, "stopped by the operator"
     NODE_DIED = 607, False, "this node died while it processed the batch"
     MODULE_QUARANTINED = 608, False, "module failed too often and waits to be re-armed"
+    LOAD_KILLED = 609, True, "pipeline host was killed while it loaded"
 
 
 class DippError(Exception):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dipp.archive.chains import Context
-from dipp.archive.dispatch import MAX_ATTEMPTS, Dispatcher, Finished, bury
+from dipp.archive.dispatch import DOES_NOT_LOAD, MAX_ATTEMPTS, Dispatcher, Finished, bury
 from dipp.archive.handle import Runner, RunnerDied
 from dipp.archive.keys import digest_of
 from dipp.archive.records import Order, Report, State
@@ -25,6 +25,8 @@ from dipp.errors import Code, ContentError, DippError
 # Tasks under way per thread of the cluster: enough to keep it fed, few enough to stop soon.
 _AHEAD = 4
 _CONNECT_TIMEOUT_S = 30
+# An error of a worker crosses the engine as text only.
+_PREFIXES = tuple(str(int(code)) for code in DOES_NOT_LOAD)
 
 
 class HostDied(Exception):
@@ -84,7 +86,7 @@ def run_task(context: bytes, order: bytes) -> bytes:
         return Report(state=State.CHAIN, reason=str(error)).encode()
     if report.state is State.DIED:
         runner.close()
-        if report.code == Code.LOAD_CRASHED:
+        if report.code in DOES_NOT_LOAD:
             raise HostDied(f"{report.code}: {report.reason}")
         raise HostDied(report.reason)
     _RUNNERS.give_back(context, runner)
@@ -195,7 +197,7 @@ class ClusterEngine:
             return None
         error = future.exception()
         reason = str(error) or type(error).__name__
-        if isinstance(error, HostDied) and reason.startswith(str(int(Code.LOAD_CRASHED))):
+        if isinstance(error, HostDied) and reason.startswith(_PREFIXES):
             dispatcher.answered(order, Report(state=State.CHAIN, reason=reason))
             return None
         if order.bury is None:

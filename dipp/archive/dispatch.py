@@ -18,6 +18,8 @@ from dipp.errors import Code
 
 # Three deaths in a row are no accident of the machine. Dask allows a task as many by default.
 MAX_ATTEMPTS = 3
+# With these it is the chain and not the unit: it would be the same for every one.
+DOES_NOT_LOAD = frozenset({Code.LOAD_CRASHED, Code.LOAD_KILLED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class Dispatcher:
             # Last, so that the others do not wait for it.
             self._waiting.append(order)
             return None
-        if code == Code.LOAD_CRASHED:
+        if code in DOES_NOT_LOAD:
             self.stop(f"the chain does not load, {deaths} attempts: {reason}")
             return None
         if order.bury is None:

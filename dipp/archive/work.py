@@ -143,7 +143,8 @@ class Work:
         where = f"module {crash.module} {crash.name}: {crash.last_log}"
         # A host that could still say which module it is about was not killed by somebody else.
         was_told = crash.last_log.startswith(f"{crash.name}: ")
-        if outcome.code == Code.HOST_DIED or (outcome.code == Code.LOAD_CRASHED and not was_told):
+        died = outcome.code in (Code.HOST_DIED, Code.LOAD_KILLED)
+        if died or (outcome.code == Code.LOAD_CRASHED and not was_told):
             return Report(state=State.DIED, reason=where, code=outcome.code)
         if outcome.module_index and not outcome.stages:
             # No module has run: the host refused the chain, as it would for every file.

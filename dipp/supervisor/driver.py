@@ -148,6 +148,11 @@ class HostDriver:
         self._reason = f"no process for a host: {os.strerror(number)}"
         self.handle(Event.REFUSED)
 
+    def exited(self, signal_number: int) -> None:
+        """Take the news of its end: the signal it died of, 0 for none."""
+        was_killed = self.state is State.LOADING and signal_number == signal.SIGKILL
+        self.handle(Event.EXITED, Code.LOAD_KILLED if was_killed else Code.OK)
+
     # -- the table
 
     def handle(self, event: Event, code: int = Code.OK) -> None:
@@ -231,6 +236,9 @@ class HostDriver:
         try:
             if self._control is not None:
                 self._control.send(frame, fds or [])
+        except ConnectionError as error:
+            self._reason = f"host: {error}"
+            self.handle(Event.HUNG_UP)
         except (OSError, FrameError) as error:
             self._reason = f"host: {error}"
             self.handle(Event.BROKEN)
@@ -301,6 +309,8 @@ class HostDriver:
                 message = self._control.receive(_REPORTS)
             except BlockingIOError:
                 return
+            except ConnectionError:
+                message = None
             except (FrameError, OSError) as error:
                 self._reason = f"host: {error}"
                 self.handle(Event.BROKEN)
@@ -308,7 +318,7 @@ class HostDriver:
             if message is None:
                 # It is dead or about to be; the forge will tell how.
                 self._loop.remove_reader(self._control.fileno())
-                self.handle(Event.BROKEN)
+                self.handle(Event.HUNG_UP)
                 return
             self._take(*message)
 

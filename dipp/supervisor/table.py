@@ -41,6 +41,7 @@ class Event(Enum):
     DONE = auto()
     MODULE_FAILED = auto()
     BROKEN = auto()
+    HUNG_UP = auto()
     RETIRE = auto()
     STOP = auto()
     DEADLINE = auto()
@@ -88,6 +89,7 @@ _IGNORED: Mapping[Event, str] = {
     Event.DONE: "no batch is running here",
     Event.MODULE_FAILED: "no batch is running here",
     Event.BROKEN: "it is on its way down",
+    Event.HUNG_UP: "it is on its way down",
     Event.RETIRE: "it is on its way down",
     Event.STOP: "no batch is running here",
     Event.DEADLINE: "no deadline is armed in this state",
@@ -113,8 +115,10 @@ _ROWS: Mapping[State, Mapping[Event, Row]] = {
         _E.LOADED: _row(_S.READY),
         _E.LOAD_FAILED: _row(_S.QUITTING, _A.FAIL, _A.QUIT),
         _E.BROKEN: _row(_S.KILLING, _A.KILL, code=Code.LOAD_CRASHED),
+        _E.HUNG_UP: _row(_S.LOADING, why="dead, or killed at the deadline; the forge tells how"),
         _E.STOP: _row(_S.KILLING, _A.KILL, code=Code.OPERATOR_STOP),
         _E.DEADLINE: _row(_S.KILLING, _A.KILL, code=Code.LOAD_CRASHED),
+        # More exact if it was killed: a module that crashes while it is loaded does not do that.
         _E.EXITED: _row(_S.GONE, _A.FAIL, _A.BURY, code=Code.LOAD_CRASHED),
         _E.FORGE_LOST: _row(_S.GONE, _A.FAIL, _A.BURY, code=Code.HOST_DIED),
         _E.RETIRE: _row(_S.LOADING, why="retired as soon as it is loaded and idle"),
@@ -123,6 +127,7 @@ _ROWS: Mapping[State, Mapping[Event, Row]] = {
         _E.BATCH: _row(_S.RUNNING, _A.SEND_BATCH),
         _E.RETIRE: _row(_S.QUITTING, _A.QUIT),
         _E.BROKEN: _row(_S.KILLING, _A.KILL, code=Code.HOST_DIED),
+        _E.HUNG_UP: _row(_S.KILLING, _A.KILL, code=Code.HOST_DIED),
         _E.EXITED: _row(_S.GONE, _A.BURY, code=Code.HOST_DIED),
         _E.FORGE_LOST: _row(_S.GONE, _A.BURY, code=Code.HOST_DIED),
     },
@@ -131,6 +136,7 @@ _ROWS: Mapping[State, Mapping[Event, Row]] = {
         # A failure invalidates what is loaded. Source: dipp.md 12.
         _E.MODULE_FAILED: _row(_S.QUITTING, _A.FAIL, _A.QUIT),
         _E.BROKEN: _row(_S.KILLING, _A.KILL, code=Code.HOST_DIED),
+        _E.HUNG_UP: _row(_S.KILLING, _A.KILL, code=Code.HOST_DIED),
         _E.RETIRE: _row(_S.RUNNING, why="the running batch ends on the old version"),
         _E.STOP: _row(_S.KILLING, _A.KILL, code=Code.OPERATOR_STOP),
         _E.DEADLINE: _row(_S.KILLING, _A.KILL, code=Code.HOST_DIED),

@@ -70,6 +70,8 @@ def test_deadlines_alone_bring_every_host_to_its_end():
     [
         (State.LOADING, Event.DEADLINE, Code.LOAD_CRASHED),
         (State.LOADING, Event.EXITED, Code.LOAD_CRASHED),
+        (State.LOADING, Event.HUNG_UP, Code.OK),
+        (State.RUNNING, Event.HUNG_UP, Code.HOST_DIED),
         (State.RUNNING, Event.EXITED, Code.HOST_DIED),
         (State.RUNNING, Event.DEADLINE, Code.HOST_DIED),
         (State.RUNNING, Event.STOP, Code.OPERATOR_STOP),
