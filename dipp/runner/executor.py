@@ -393,7 +393,7 @@ class Executor:
             self.stats.orphans += report.orphans
             self.stats.hosts_lost += bool(report.signal)
             if host is not None:
-                host.handle(Event.EXITED)
+                host.exited(report.signal)
         elif isinstance(report, HostRefused) and host is not None:
             host.refused(report.errno)
 

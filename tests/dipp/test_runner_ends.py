@@ -19,6 +19,7 @@ from dipp.runner.wait import all_pids
 from dipp.sandbox.namespaces import probe_namespaces
 from dipp.sandbox.rungs import active_names
 from dipp.sandbox.scratchspace import SCRATCH_BYTES
+from dipp.supervisor.table import State
 from dipp.testing import (
     IDENTITY,
     SLEEP,
@@ -316,3 +317,27 @@ def test_all_modules_together_write_no_more_than_a_bound(harness, module, namesp
 def wait_for_rungs(harness):
     wait_until(lambda: harness.loop.tick(0.05) or harness.executor.stats.missing_rungs is not None)
     return harness.executor.stats.missing_rungs
+
+
+LOADS_FOR_EVER = "import time\nwhile True:\n    time.sleep(1)\ndef run(b, p): pass\n"
+
+
+def test_a_host_killed_while_it_loads_has_a_code_of_its_own(module, namespaces, tmp_path):
+    limits = Limits(load_timeout_s=60, grace_s=0.5)
+    with Harness(limits, str(tmp_path), namespaces=namespaces) as own:
+        data = encode_batch([sample_image()])
+        with segment(data) as fd:
+            chain = make_chain(module(LOADS_FOR_EVER, "slow"))
+            promise = own.executor.submit(own.job(chain, fd, data, 1))
+
+            def is_loading():
+                own.loop.tick(0.02)
+                return [each.state for each in own.executor._hosts.values()] == [State.LOADING]
+
+            wait_until(is_loading)
+            (host,) = [pid for pid in all_pids() if parent_of(pid) == own.forge_pid]
+            os.kill(host, signal.SIGKILL)
+            outcome = own.loop.run_until(promise, 20)
+        assert outcome.code == Code.LOAD_KILLED == 609
+        assert own.executor.stats.forge_restarts == 0
+        own.run_images(make_chain(module(IDENTITY), pipeline_id=2))
