@@ -9,24 +9,20 @@ Source: performance.md 2, dipp.md 10.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from dipp.batch import encode_batch, split_blocks
 from dipp.errors import Code, ContentError
-from dipp.metadata import Metadata
 from dipp.runner.arena import ArenaPool, read_range, segment_size
 from dipp.runner.execution import Execution
-from dipp.runner.loader import LoadedModule, StandIn
-from dipp.runner.outcome import ref_of
-from dipp.runner.pool import Spawner, StandbyPool
-from dipp.runner.protocol import BatchDone, RunBatch, decode_frame, encode_frame
+from dipp.runner.loader import LoadedModule
+from dipp.runner.protocol import RunBatch
 from dipp.runner.stage import BatchState, Stage
 from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, StageStats
-from dipp.runner.wait import sweep_orphans, sweep_sysv_segments
+from dipp.runner.wait import ForkWatch, sweep_orphans, sweep_sysv_segments
 
 # How much the last run of a module counts in what is expected of the next.
 _WEIGHT = 0.3
@@ -43,25 +39,54 @@ class ChainResult:
     latency_s: float = 0.0
 
 
+class Crew(Protocol):
+    """Where children come from when none stands by, and where their directories go."""
+
+    modules: Sequence[LoadedModule]
+    arenas: ArenaPool
+    forks: ForkWatch
+
+    def spawn(self, position: int) -> Execution:
+        """Fork a child for that stage. Raises OSError."""
+
+    def take_back(self, directory: str) -> None:
+        """Use a scratch directory again, or remove it."""
+
+
+class Reserve(Protocol):
+    """Children that stand by."""
+
+    def take(self, position: int) -> Execution | None:
+        """Return one for that stage, if there is one."""
+
+    def prepare(self, position: int) -> None:
+        """Have one for that stage soon."""
+
+    def mourn(self, position: int, execution: Execution) -> None:
+        """Bury one that has died before it got its order."""
+
+    def pids(self) -> set[int]:
+        """Return the numbers of all."""
+
+
 class ChainRunner:
     """Runs batches, one at a time. `show` gets the position of the module that runs."""
 
-    def __init__(self, spawner: Spawner, pool: StandbyPool, show: Callable[[int], None]) -> None:
-        self._modules: Sequence[LoadedModule] = spawner.modules
-        self._arenas: ArenaPool = spawner.arenas
-        self._spawner = spawner
-        self._pool = pool
+    def __init__(self, crew: Crew, reserve: Reserve, show: Callable[[int], None]) -> None:
+        self._modules = crew.modules
+        self._arenas = crew.arenas
+        self._crew = crew
+        self._reserve = reserve
         self._show = show
         self._stages: list[Stage] = []
-        self._has_namespace = spawner.forks.can_tell
+        self._has_namespace = crew.forks.can_tell
         self._expected_s = [0.0] * len(self._modules)
 
     def run(self, order: RunBatch, pipeline_id: int, input_fd: int) -> ChainResult:
         """Run a batch. Raises StuckChildError."""
         started = time.monotonic()
-        stages = self._stages = []
         try:
-            state: BatchState | None = _first_state(order, pipeline_id, input_fd)
+            state = self.go_through(order, pipeline_id, input_fd)
         except ContentError as error:
             # Whoever owns the input has changed it since the node looked.
             crash = CrashRecord(
@@ -71,16 +96,8 @@ class ChainRunner:
                 last_log=str(error),
             )
             return ChainResult(crash=crash)
-        for position, module in enumerate(self._modules):
-            # An empty batch is legal and ends the chain early. Source: aurora.md 3.
-            if state is None or not state.images:
-                break
-            self._show(module.step.index)
-            stage = Stage(module=module, before=state)
-            stages.append(stage)
-            self._execute(stage, position)
-            state = stage.after
         latency_s = time.monotonic() - started
+        stages = self._stages
         self._bury(stages)
         failed = next((stage for stage in stages if stage.code != Code.OK), None)
         return ChainResult(
@@ -91,14 +108,32 @@ class ChainRunner:
             latency_s=latency_s,
         )
 
+    def go_through(self, order: RunBatch, pipeline_id: int, input_fd: int) -> BatchState | None:
+        """Run all stages; None if one failed. Their children are not buried yet.
+
+        Raises ContentError for an input that is not what it was.
+        """
+        self._stages = []
+        state: BatchState | None = _first_state(order, pipeline_id, input_fd)
+        for position, module in enumerate(self._modules):
+            # An empty batch is legal and ends the chain early. Source: aurora.md 3.
+            if state is None or not state.images:
+                break
+            self._show(module.step.index)
+            stage = Stage(module=module, before=state)
+            self._stages.append(stage)
+            self._execute(stage, position)
+            state = stage.after
+        return state
+
     def _execute(self, stage: Stage, position: int) -> None:
         try:
             execution = self._order(stage, position)
             # Instead of waiting idly; if it does not work out, the next stage tries again.
-            self._pool.prepare(position + 1)
+            self._reserve.prepare(position + 1)
             self._finish(stage)
             while execution.has_died_waiting:
-                self._pool.mourn(position, execution)
+                self._reserve.mourn(position, execution)
                 execution = self._order(stage, position)
                 self._finish(stage)
         except OSError as error:
@@ -112,53 +147,24 @@ class ChainRunner:
     def _order(self, stage: Stage, position: int) -> Execution:
         """Give the order to a child that stands by, or to a new one. Raises OSError."""
         expected_s = self._expected_s[position]
-        execution = self._pool.take(position)
+        execution = self._reserve.take(position)
         while execution is not None:
             if stage.begin(execution, self._arenas, expected_s):
                 return execution
-            self._pool.mourn(position, execution)
-            execution = self._pool.take(position)
-        execution = self._spawner.spawn(position)
+            self._reserve.mourn(position, execution)
+            execution = self._reserve.take(position)
+        execution = self._crew.spawn(position)
         # One that dies this early is judged like any other.
         stage.begin(execution, self._arenas, expected_s)
         return execution
 
     def _finish(self, stage: Stage) -> None:
         stage.finish()
-        if self._has_namespace and not self._spawner.forks.is_quiet:
+        if self._has_namespace and not self._crew.forks.is_quiet:
             # It has started something, which shall not see the next stage.
             stage.end()
             stage.settle()
             self._sweep(stage)
-
-    def rehearse(self) -> None:
-        """Take a batch of one byte through a child that does nothing. Raises OSError.
-
-        Forking has made this process share its memory with its children: what it touches first, it
-        copies, and that shall not happen while a batch waits.
-        """
-        image = encode_batch([(Metadata(width=1, height=1, channels=1, bits_pixel=8), b"\0")])
-        fd = os.memfd_create("dipp-rehearsal", os.MFD_CLOEXEC)
-        try:
-            os.write(fd, image)
-            (block,) = split_blocks(image, 1, len(image))
-            order = encode_frame(RunBatch(batch_id=0, images=(ref_of(block),)))
-            before = _first_state(decode_frame(order, (RunBatch,)), 0, fd)
-            stage = Stage(module=StandIn(), before=before)
-            self._stages = [stage]
-            try:
-                stage.begin(
-                    self._spawner.spawn(0, stage.module, rehearses=False), self._arenas, 0.0
-                )
-                self._finish(stage)
-            finally:
-                self._bury(self._stages)
-            done = BatchDone(
-                batch_id=0, images=(), arenas=0, stages=(stage.stats(),), rss_kb=0, latency_s=0.0
-            )
-            encode_frame(done)
-        finally:
-            os.close(fd)
 
     def _bury(self, stages: Sequence[Stage]) -> None:
         for stage in stages:
@@ -171,15 +177,15 @@ class ChainRunner:
         for stage in stages:
             if stage.execution is not None:
                 stage.execution.close()
-                self._spawner.take_back(stage.execution.outfit.directory)
+                self._crew.take_back(stage.execution.outfit.directory)
 
     def _sweep(self, last: Stage) -> None:
         """Kill what modules left running, and charge a stage with it."""
-        forks = self._spawner.forks
+        forks = self._crew.forks
         if forks.is_quiet:
             return
         held = {stage.execution.pid for stage in self._stages if stage.execution is not None}
-        orphans = sweep_orphans(self._pool.pids() | held)
+        orphans = sweep_orphans(self._reserve.pids() | held)
         last.orphans += len(orphans)
         if orphans:
             last.leaked_segments += sum(sweep_sysv_segments(orphans).values())

@@ -16,18 +16,19 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import FileIO, TextIOWrapper
 from typing import NoReturn
 
 from dipp.errors import Code, DippError
-from dipp.metadata import Metadata
 from dipp.runner.arena import map_for_good
 from dipp.runner.channel import MAX_FDS, Channel
 from dipp.runner.forking import reseed
 from dipp.runner.loader import ErrorPipe, LoadedModule
+from dipp.runner.placement import Cpus, move_to
 from dipp.runner.protocol import (
+    ALERT,
     BY_DESCRIPTOR,
     REASON_LIMIT_BYTES,
     UNUSED,
@@ -53,6 +54,10 @@ from dipp.workspace import ImageRef, SeenImage, SegmentRange, Workspace
 QUIET_S = 0.005
 # Deeper frames of a traceback say nothing new and push the message out of the log tail.
 _TRACEBACK_FRAMES = 12
+# In the place of arena and scratch memory in a rehearsal: an image of one byte and its copies.
+_STAND_IN_BYTES = 1 << 10
+
+_Run = Callable[[Go, Workspace, ErrorPipe | None], tuple[int, Sequence[ImageRef] | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,7 @@ class Outfit:
     memory: Memory
     parent_pid: int
     rehearses: bool
+    cpus: Cpus
 
 
 def run_child(
@@ -112,13 +118,19 @@ class _Child:
         self._passing = passing
         self._module = outfit.module
         self._rehearses = outfit.rehearses
+        self._cpus = outfit.cpus
         self._pipe: ErrorPipe | None = (pipe[0], pipe[1]) if len(pipe) == 2 else None
+        move_to(self._cpus.all)
         reseed()
         self._map(outfit.memory)
-        # Only for the rehearsal, which comes when there are no descriptors to be had any more.
-        self._own_fd = os.dup(outfit.memory.scratch_fd) if outfit.rehearses else -1
-        keep = (channel.fileno(), passing.fileno(), *pipe)
-        self._confine(outfit, (*keep, self._own_fd) if outfit.rehearses else keep)
+        keep = [channel.fileno(), passing.fileno(), *pipe]
+        if outfit.rehearses:
+            # Only for the rehearsal, which comes when there are no descriptors to be had any more.
+            self._own_fd = os.dup(outfit.memory.scratch_fd)
+            self._mirror, self._mirrored = Channel.pair()
+            self._stand_in = memoryview(bytearray(_STAND_IN_BYTES))
+            keep += [self._own_fd, self._mirror.fileno(), self._mirrored.fileno()]
+        self._confine(outfit, tuple(keep))
 
     def _map(self, memory: Memory) -> None:
         self._arenas = [
@@ -150,23 +162,67 @@ class _Child:
         if self._rehearses:
             # In a series of batches a rehearsal would cost more than it saves.
             if not wait_readable(self._channel.fileno(), QUIET_S):
-                self._rehearse(fully=False)
-                self._rehearse(fully=True)
-                self._channel.send(ChildReady(is_rehearsed=1))
+                self._stand_by()
             os.close(self._own_fd)
-        order = self._channel.receive_encoded()
+        while True:
+            status = self._serve(self._channel, self._passing, self._module.execute, self._cpus.all)
+            if status is not None:
+                return status
+            if self._rehearses:
+                self._rehearse()
+
+    def _stand_by(self) -> None:
+        """Rehearse. First without the module's own part: that may fail."""
+        socket.send_fds(self._mirrored.sock, [b"f"], [self._own_fd])
+        self._rehearse(BY_DESCRIPTOR)
+        self._module.rehearse_fully()
+        self._rehearse()
+        self._channel.send(ChildReady(is_rehearsed=1))
+        move_to(self._cpus.home)
+
+    def _rehearse(self, segment: int = UNUSED) -> None:
+        """Go once through all that is ours on the way of a batch.
+
+        A fresh child shares its memory with its host; what it touches for the first time, it copies
+        a page at a time, which is better done before than while a batch waits. Therefore nothing
+        here is like what happens then: it is the same code.
+        """
+        own, self._arena = self._arena, self._stand_in
+        scratch, self._scratch = self._scratch, self._stand_in
+        if segment == UNUSED:
+            segment = len(self._arenas)
+        self._arenas.append(self._stand_in)
+        try:
+            self._mirror.send_encoded(_rehearsal_order(segment))
+            self._serve(self._mirrored, self._mirror.sock, self._module.rehearse, self._cpus.home)
+            self._mirror.receive_encoded()
+        finally:
+            self._arenas.pop()
+            self._arena, self._scratch = own, scratch
+
+    def _serve(
+        self, channel: Channel, passing: socket.socket, run: _Run, cpus: frozenset[int]
+    ) -> int | None:
+        """Take an order, run, report, stay; return the exit status, None after an alert."""
+        order = channel.receive_encoded()
+        if order == ALERT:
+            return None
         if not order:
             return 1
         go = decode_go(order)
-        report, status = self._execute(go, self._workspace(go, self._passing))
-        if report is not None:
-            # Without a channel there is no result, which the host will notice by itself.
-            with contextlib.suppress(OSError):
-                self._channel.send_encoded(report)
-        if go.hold and report is not None and not status:
-            with contextlib.suppress(OSError):
+        # Those that stand by do that where their host is; a module may use all there is.
+        move_to(cpus)
+        report, status = self._execute(go, self._workspace(go, passing), run)
+        if report is None:
+            return status
+        try:
+            channel.send_encoded(report)
+            if go.hold and not status:
                 # Ends when the host does; usually this process is killed here.
-                self._channel.sock.recv(1)
+                channel.sock.recv(1)
+        except OSError:
+            # Without a channel there is no result, which the host will notice by itself.
+            return status
         return status
 
     def _workspace(self, go: Go, passing: socket.socket) -> Workspace:
@@ -174,40 +230,10 @@ class _Child:
         arena = segments.fetch(-1, writable=True) if go.fresh else self._arena
         return Workspace(segments.find, len(go.segments), arena, self._scratch)
 
-    def _rehearse(self, *, fully: bool) -> None:
-        """Go once through all that is ours on the way of a batch, and what the module offers.
-
-        A fresh child shares its memory with its host; what it touches for the first time, it copies
-        a page at a time, which is better done before than while a batch waits. First without the
-        module's own part: that may fail.
-        """
-        meta = Metadata(width=1, height=1, channels=1, bits_pixel=8, size=1, camera="x")
-        encoded = meta.encode()
-        size = len(encoded)
-        ref = ImageRef(SegmentRange(1, 0, size), SegmentRange(1, size, 1))
-        go = Go(0, 0, (SeenImage.of(ref, meta),), (BY_DESCRIPTOR,), hold=True)
-        left, right = Channel.pair()
-        try:
-            socket.send_fds(left.sock, [b"f"], [self._own_fd])
-            first = SegmentRange(0, 0, 1)
-            passed = SeenImage.of(ImageRef(first, first), meta)
-            self._workspace(go._replace(images=(passed,)), right.sock).view(first)
-            left.send(go)
-            order = decode_go(right.receive_encoded())
-            space = Workspace.over(
-                [b"", encoded + b"\0"], memoryview(bytearray(1 << 16)), self._scratch
-            )
-            report = _report(order, 0, self._module.rehearse(order, space, fully=fully))
-            right.send_encoded(report)
-            left.receive_encoded()
-        finally:
-            left.close()
-            right.close()
-
-    def _execute(self, go: Go, space: Workspace) -> tuple[bytes | None, int]:
+    def _execute(self, go: Go, space: Workspace, run: _Run) -> tuple[bytes | None, int]:
         """Return what to report, encoded, and the exit status."""
         try:
-            pipeline_id, refs = self._module.execute(go, space, self._pipe)
+            pipeline_id, refs = run(go, space, self._pipe)
             return _report(go, pipeline_id, refs), 0
         except ModuleError as error:
             return _failed(error.code, error.reason), 1
@@ -223,6 +249,13 @@ class _Child:
             with contextlib.suppress(OSError, ValueError, MemoryError):
                 traceback.print_exception(error, limit=-_TRACEBACK_FRAMES)
             return _raised(error, self._module.step.path), 1
+
+
+def _rehearsal_order(segment: int) -> bytes:
+    """Return an order for an image of one byte whose metadata nobody looks at."""
+    place = SegmentRange(0, 0, 1)
+    seen = SeenImage(*place, *place, 1, 1, 1, 8, 0)
+    return encode_frame(Go(0, 0, (seen,), (segment,)))
 
 
 def _print_at_once(number: int) -> TextIOWrapper:

@@ -9,6 +9,7 @@ Source: dipp.md 10, performance.md 2, defects D1 and D2, faults 17..26.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -20,12 +21,14 @@ from dipp.runner.channel import Channel, close_fds
 from dipp.runner.child import Outfit, run_child
 from dipp.runner.forking import fork_single
 from dipp.runner.protocol import (
+    ALERT,
     ChildReady,
     Frame,
     ModuleDone,
     ModuleFailed,
     ModuleForwarded,
     ModuleRaised,
+    decode_frame,
 )
 from dipp.runner.tail import LogTail
 from dipp.runner.verdict import Cut, Ending
@@ -62,8 +65,31 @@ class StuckChildError(Exception):
 class Execution:
     """A child that waits for its order. `close` must be called whatever happens."""
 
+    pid: int
+    outer_pid: int
+    pidfd = -1
+
     def __init__(self, outfit: Outfit, control_fd: int) -> None:
+        """Fork. Raises OSError."""
         self.outfit = outfit
+        self._control_fd = control_fd
+        self.reset()
+        is_native = outfit.module.is_native
+        self._error_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if is_native else ()
+        self._log_fd, log_write_fd = os.pipe2(os.O_CLOEXEC)
+        self._channel, theirs = Channel.pair()
+        self._passing, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._begin(theirs, receiving, log_write_fd)
+        except OSError:
+            self.close()
+            raise
+        self._channel.set_blocking(False)
+        os.set_blocking(self._log_fd, False)
+        self._poller = self._make_poller()
+
+    def reset(self) -> None:
+        """Be as one that has had no order yet."""
         self.frames: list[Frame | None] = []
         self.log = LogTail()
         self.burial = Burial()
@@ -75,34 +101,23 @@ class Execution:
         self.has_died_waiting = False
         self.private_bytes: int | None = None
         self.wall_s = 0.0
-        self.pidfd = -1
         self._was_killed = False
         self._cpu_before_s = 0.0
-        self._control_fd = control_fd
         self._started = time.monotonic()
-        is_native = outfit.module.is_native
-        self._error_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if is_native else ()
-        log_fd, log_write_fd = os.pipe2(os.O_CLOEXEC)
-        self._log_fd = log_fd
-        self._channel, theirs = Channel.pair()
-        self._passing, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def _begin(self, theirs: Channel, receiving: socket.socket, log_fd: int) -> None:
+        """Make the process at the other ends, which are closed here. Raises OSError."""
         try:
             self.pid = fork_single()
             if self.pid == 0:
-                run_child(theirs, receiving, outfit, log_write_fd, self._error_pipe)
+                run_child(theirs, receiving, self.outfit, log_fd, self._error_pipe)
             self.pidfd = os.pidfd_open(self.pid)
             self.outer_pid = outer_pid(self.pidfd, self.pid)
-        except OSError:
-            self.close()
-            raise
         finally:
             # At once: while the parent holds these ends, no end of file is ever seen.
             theirs.close()
             receiving.close()
-            os.close(log_write_fd)
-        self._channel.set_blocking(False)
-        os.set_blocking(log_fd, False)
-        self._poller = self._make_poller()
+            os.close(log_fd)
 
     def _make_poller(self) -> select.poll:
         poller = select.poll()
@@ -141,6 +156,12 @@ class Execution:
             if self._log_fd in ready:
                 self._take_log()
         return True
+
+    def alert(self) -> None:
+        """Tell it that its order comes soon."""
+        # One that is dead is noticed when it is given the order.
+        with contextlib.suppress(OSError):
+            self._channel.send_encoded(ALERT)
 
     def order(self, go: bytes, fds: Sequence[int]) -> None:
         """Send an encoded `Go`; the deadline counts from here. Raises OSError."""
@@ -231,7 +252,11 @@ class Execution:
         if len(self.frames) >= _MAX_FRAMES:
             return False
         try:
-            message = self._channel.receive(_ANSWERS)
+            # Whatever descriptors a child sends are dropped by the kernel.
+            data = self._channel.receive_encoded()
+            if not data:
+                return False
+            frame = decode_frame(data, _ANSWERS)
         except BlockingIOError:
             return False
         except ConnectionResetError:
@@ -241,10 +266,6 @@ class Execution:
         except (FrameError, OSError):
             self.frames.append(None)
         else:
-            if message is None:
-                return False
-            frame, fds = message
-            close_fds(fds)
             if isinstance(frame, ChildReady) and not self.is_rehearsed:
                 self.is_ready = True
                 self.is_rehearsed = bool(frame.is_rehearsed)

@@ -167,6 +167,13 @@ class Executor:
             self._retire_others(chain)
             self._start(chain, None)
 
+    def alert(self, pipeline_id: int) -> None:
+        """Say that a batch of that pipeline comes soon: a host at rest gets awake meanwhile."""
+        for host in self._hosts.values():
+            if host.chain.pipeline_id == pipeline_id and host.is_prepared and host.is_idle:
+                host.alert()
+                return
+
     def retire(self, pipeline_id: int | None = None) -> None:
         """Drop what is loaded of a pipeline or of all; a running batch ends on the old version."""
         for host in list(self._hosts.values()):

@@ -137,7 +137,7 @@ class Forge:
         pid, is_separate = self._namespaces.fork()
         if pid == 0:
             # The parent of process 1 has no number it could see.
-            _become_host(control_fd, scratch, 0 if is_separate else parent, cgroup)
+            _become_host(control_fd, scratch, 0 if is_separate else parent, cgroup, number)
         pidfd = os.pidfd_open(pid)
         self._hosts[number] = _HostProcess(
             number=number, pid=pid, pidfd=pidfd, scratch=scratch, cgroup=cgroup
@@ -173,7 +173,9 @@ class Forge:
             self._node.send(frame, fds)
 
 
-def _become_host(control_fd: int, scratch: str, parent_pid: int, cgroup: Cgroup | None) -> None:
+def _become_host(
+    control_fd: int, scratch: str, parent_pid: int, cgroup: Cgroup | None, number: int
+) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -185,7 +187,7 @@ def _become_host(control_fd: int, scratch: str, parent_pid: int, cgroup: Cgroup 
         for standard in (0, 1, 2):
             os.dup2(null, standard)
         os.close(null)
-        host_main(Channel.from_fd(3), scratch, parent_pid, cgroup)
+        host_main(Channel.from_fd(3), scratch, parent_pid, cgroup, number)
     finally:
         os._exit(1)
 

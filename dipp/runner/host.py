@@ -23,10 +23,12 @@ from dipp.runner.chain import ChainResult, ChainRunner
 from dipp.runner.channel import Channel, close_fds, expect_fds
 from dipp.runner.child import QUIET_S
 from dipp.runner.loader import LoadedModule, load_module
+from dipp.runner.placement import Cpus, move_to
 from dipp.runner.pool import Spawner, StandbyPool
 from dipp.runner.progress import ProgressPage
 from dipp.runner.protocol import (
     REASON_LIMIT_BYTES,
+    Alert,
     BatchDone,
     BatchFailed,
     BatchReleased,
@@ -39,6 +41,7 @@ from dipp.runner.protocol import (
     Quit,
     RunBatch,
 )
+from dipp.runner.rehearsal import Rehearsal
 from dipp.runner.values import Policy, clip
 from dipp.runner.wait import become_subreaper, wait_readable
 from dipp.sandbox.cgroups import Cgroup
@@ -49,16 +52,18 @@ from dipp.sandbox.namespaces import separate_ipc
 from dipp.sandbox.rungs import merge
 from dipp.sandbox.trial import NO_NAMESPACES, try_ladder
 
-_Order = RunBatch | BatchReleased | Quit
-_ORDERS: tuple[type[_Order], ...] = (RunBatch, BatchReleased, Quit)
+_Order = RunBatch | BatchReleased | Alert | Quit
+_ORDERS: tuple[type[_Order], ...] = (RunBatch, BatchReleased, Alert, Quit)
 # Escaped text of one byte per character; fits the field of the frame.
 LOG_LIMIT_CHARS = 2000
 # Counting the threads of a user reads all of /proc: milliseconds, which not every batch shall pay.
 _RECOUNT_S = 5.0
+# How long a host that has been alerted waits without sleeping: the node has its journal to write.
+_AWAKE_S = 0.003
 
 
 def host_main(
-    control: Channel, scratch_root: str, parent_pid: int, cgroup: Cgroup | None
+    control: Channel, scratch_root: str, parent_pid: int, cgroup: Cgroup | None, number: int
 ) -> NoReturn:
     """Load the chain and run batches until told to quit. Never returns."""
     status = 1
@@ -68,7 +73,7 @@ def host_main(
         become_subreaper()
         # Both or none: the forge decided for the process numbers.
         is_separate = parent_pid == 0 and separate_ipc()
-        _Host(control, scratch_root, cgroup, is_separate).serve()
+        _Host(control, scratch_root, cgroup, is_separate, number).serve()
         status = 0
     except BaseException:  # boundary: a fault of the runner itself becomes a report
         with contextlib.suppress(OSError):
@@ -84,9 +89,15 @@ class _Host:
     _runner: ChainRunner
 
     def __init__(
-        self, control: Channel, scratch_root: str, cgroup: Cgroup | None, is_separate: bool
+        self,
+        control: Channel,
+        scratch_root: str,
+        cgroup: Cgroup | None,
+        is_separate: bool,
+        number: int,
     ) -> None:
         self._is_separate = is_separate
+        self._cpus = Cpus.share(number)
         self._cgroup = cgroup
         self._gear = Gear()
         self._counted = 0.0
@@ -110,8 +121,10 @@ class _Host:
             gear=self._gear,
             scratch_root=self._scratch_root,
             control_fd=self._control.fileno(),
+            cpus=self._cpus,
         )
         self._pool = StandbyPool(self._spawner)
+        self._rehearsal = Rehearsal(self._arenas, self._spawner.forks)
         self._runner = ChainRunner(self._spawner, self._pool, progress.show)
         self._follow(order.policy, order.chain.pipeline_id)
 
@@ -128,6 +141,9 @@ class _Host:
                 self._arenas.release(order.batch_id)
                 self._arenas.trim()
                 continue
+            if isinstance(order, Alert):
+                close_fds(fds)
+                self._wake()
             if isinstance(order, RunBatch):
                 self._recount(policy)
                 self._run(pipeline_id, order, expect_fds(fds, 1)[0])
@@ -139,9 +155,8 @@ class _Host:
             children = None if is_filling else self._pool.newly_full()
             if children is not None:
                 if children and not wait_readable(self._control.fileno(), QUIET_S):
-                    with contextlib.suppress(OSError):
-                        # Short of something: the next batch is a little slower.
-                        self._runner.rehearse()
+                    self._rehearse()
+                    move_to(self._cpus.home)
                 self._control.send(PoolFilled(children=children))
             poller = select.poll()
             for fd in (self._control.fileno(), *self._pool.fds()):
@@ -151,6 +166,19 @@ class _Host:
             self._pool.notice(ready)
             if self._control.fileno() in ready:
                 return
+
+    def _rehearse(self) -> None:
+        # Short of something: the next batch is a little slower.
+        with contextlib.suppress(OSError):
+            self._rehearsal.run()
+
+    def _wake(self) -> None:
+        """Have everything in the caches for the order that comes next, and stay awake for it."""
+        self._pool.alert()
+        self._rehearse()
+        end = time.monotonic() + _AWAKE_S
+        while not wait_readable(self._control.fileno(), 0) and time.monotonic() < end:
+            os.sched_yield()
 
     def _recount(self, policy: Policy) -> None:
         if time.monotonic() - self._counted > _RECOUNT_S:
@@ -192,6 +220,7 @@ class _Host:
             result = self._runner.run(order, pipeline_id, input_fd)
         finally:
             close_fds([input_fd])
+            move_to(self._cpus.all)
         state = result.state
         if state is None:
             self._report_failure(order, result)

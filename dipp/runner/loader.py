@@ -40,11 +40,13 @@ class LoadedModule(Protocol):
     ) -> tuple[int, Sequence[ImageRef] | None]:
         """Run on a batch; return the pipeline id and the images it reports, None: those it got."""
 
-    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef] | None:
-        """Go through everything but the module's `run`, to have it in memory.
+    def rehearse(
+        self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
+    ) -> tuple[int, Sequence[ImageRef] | None]:
+        """Do what `execute` does but for the module's `run`, to have it all in memory."""
 
-        `fully` includes what the module offers for it.
-        """
+    def rehearse_fully(self) -> None:
+        """Do what the module offers for its own part. Raises whatever that raises."""
 
 
 def load_module(step: ModuleStep) -> LoadedModule:
@@ -94,12 +96,21 @@ class PythonModule:
         self._rehearse: Callable[[Params], object] | None = None
         if hasattr(module, "rehearse"):
             self._rehearse = _function(module, "rehearse", step)
+        self._parts = _parts(module)
 
-    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef] | None:
-        """Do everything for an image of one byte. Raises whatever the module's hook raises."""
-        if fully and self._rehearse is not None:
+    def rehearse(
+        self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
+    ) -> tuple[int, Sequence[ImageRef] | None]:
+        """Do everything for an image of one byte."""
+        for _ in self._parts:
+            # To take an object up writes into it: its page becomes this process's own now.
+            pass
+        return self._call(_touch, go, space)
+
+    def rehearse_fully(self) -> None:
+        """Call the module's hook. Raises whatever that raises."""
+        if self._rehearse is not None:
             self._rehearse(self.params)
-        return self._call(_touch, go, space)[1]
 
     def execute(
         self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
@@ -126,6 +137,16 @@ class PythonModule:
         return result.pipeline_id, refs
 
 
+def _parts(module: types.ModuleType) -> tuple[object, ...]:
+    """Return what a module consists of: its globals, and of its functions the code."""
+    parts: list[object] = list(module.__dict__.values())
+    codes = [value.__code__ for value in parts if isinstance(value, types.FunctionType)]
+    for code in codes:
+        parts += [code, *code.co_consts]
+        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return tuple(parts)
+
+
 def _touch(batch: Batch, params: Params) -> None:
     """What a module usually asks of a batch."""
     for position, image in enumerate(batch.images):
@@ -145,9 +166,14 @@ class NativeModule:
         self.step = step
         self._library = library
 
-    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
+    def rehearse(
+        self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
+    ) -> tuple[int, Sequence[ImageRef]]:
         """Do nothing: only `run` itself would tell anything, and it may have effects."""
-        return [image.ref for image in go.images]
+        return go.pipeline_id, [image.ref for image in go.images]
+
+    def rehearse_fully(self) -> None:
+        """Do nothing, for the same reason."""
 
     def execute(
         self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
@@ -156,31 +182,6 @@ class NativeModule:
         if error_pipe is None:
             raise ModuleError(Code.PIPE_CREATE, "no error pipe")
         return self._library.execute(go, self.step.params, space, error_pipe)
-
-
-class StandIn:
-    """In the place of a module when a host rehearses: copies every image."""
-
-    is_native = False
-
-    def __init__(self) -> None:
-        self.step = ModuleStep(index=1, name="rehearsal", path="", timeout_s=2.0)
-
-    def execute(
-        self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
-    ) -> tuple[int, Sequence[ImageRef]]:
-        """Run on a batch."""
-        copies = [
-            ImageRef(
-                meta=space.store(space.view(ref.meta)), pixels=space.store(space.view(ref.pixels))
-            )
-            for ref in go.images
-        ]
-        return go.pipeline_id, copies
-
-    def rehearse(self, go: Go, space: Workspace, *, fully: bool) -> Sequence[ImageRef]:
-        """Do nothing: it is a rehearsal."""
-        return [image.ref for image in go.images]
 
 
 def execute_source(step: ModuleStep, content: bytes) -> types.ModuleType:

@@ -20,6 +20,7 @@ from dipp.runner.arena import ArenaPool, used_bytes
 from dipp.runner.child import Memory, Outfit
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
+from dipp.runner.placement import Cpus
 from dipp.runner.values import Policy
 from dipp.runner.wait import ForkWatch
 from dipp.sandbox.gear import Gear
@@ -45,6 +46,7 @@ class Spawner:
         gear: Gear,
         scratch_root: str,
         control_fd: int,
+        cpus: Cpus,
     ) -> None:
         self.modules = modules
         self.arenas = arenas
@@ -53,24 +55,24 @@ class Spawner:
         self.forks = ForkWatch()
         self._scratch_root = scratch_root
         self._control_fd = control_fd
+        self._cpus = cpus
         self._directories: list[str] = []
 
-    def spawn(
-        self, position: int, module: LoadedModule | None = None, *, rehearses: bool = False
-    ) -> Execution:
+    def spawn(self, position: int, *, rehearses: bool = False) -> Execution:
         """Fork a child for the stage at that position, counted from 0. Raises OSError.
 
-        `module` takes the place of that stage's. One that is needed at once does not rehearse.
+        One that is needed at once does not rehearse.
         """
         directory = self._make_directory()
         outfit = Outfit(
-            module=module or self.modules[position],
+            module=self.modules[position],
             policy=self.policy,
             gear=self.gear,
             directory=directory,
             memory=self._memory(position),
             parent_pid=os.getpid(),
             rehearses=rehearses,
+            cpus=self._cpus,
         )
         try:
             execution = Execution(outfit, self._control_fd)
@@ -244,6 +246,12 @@ class StandbyPool:
             return None
         self._is_told = True
         return len(everybody)
+
+    def alert(self) -> None:
+        """Tell the children that are next that an order comes soon."""
+        for stage in self._stages:
+            if stage.waiting and stage.waiting[0].is_rehearsed:
+                stage.waiting[0].alert()
 
     def close(self) -> None:
         """End all."""

@@ -132,6 +132,11 @@ class BatchReleased:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Node to host, host to child: an order comes soon, get the code for it into the caches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFilled:
     """Host to node: so many children stand by and nothing is left to prepare."""
 
@@ -238,8 +243,8 @@ class ModuleRaised:
 Frame = (
     ForgeReady | SpawnHost | HostSpawned | HostRefused | HostExited | LoadChain | LoadingModule
     | ChainLoaded | LoadFailed | RunBatch | BatchDone | BatchFailed | HostFault | Quit
-    | BatchReleased | PoolFilled | ChildReady | Go | ModuleDone | ModuleForwarded | ModuleFailed
-    | ModuleRaised
+    | BatchReleased | Alert | PoolFilled | ChildReady | Go | ModuleDone | ModuleForwarded
+    | ModuleFailed | ModuleRaised
 )  # fmt: skip
 
 F = TypeVar("F")
@@ -371,6 +376,7 @@ _FRAMES: dict[int, Record | _GoRecord] = {
     25: Record(Quit),
     26: Record(BatchReleased, batch_id=U64),
     27: Record(PoolFilled, children=U16),
+    28: Record(Alert),
     _GO: _GoRecord(),
     31: Record(ModuleDone, batch_id=U64, pipeline_id=U32, images=_IMAGES),
     32: Record(ModuleFailed, code=U16, reason=_REASON),
@@ -379,6 +385,9 @@ _FRAMES: dict[int, Record | _GoRecord] = {
     _FORWARDED_NUMBER: Record(ModuleForwarded, batch_id=U64),
 }  # fmt: skip
 _NUMBERS = {record.kind: number for number, record in _FRAMES.items()}
+
+
+ALERT = bytes([_NUMBERS[Alert]])
 
 
 def encode_forwarded(batch_id: int) -> bytes:

@@ -20,6 +20,7 @@ from dipp.runner.channel import Channel, close_fds, expect_fds
 from dipp.runner.outcome import Assignment, collect_images
 from dipp.runner.progress import ProgressPage
 from dipp.runner.protocol import (
+    Alert,
     BatchDone,
     BatchFailed,
     BatchReleased,
@@ -225,13 +226,20 @@ class HostDriver:
             RunBatch(batch_id=self.job.batch_id, images=self.job.images), [self.job.segment_fd]
         )
 
+    def alert(self) -> None:
+        """Tell a host at rest that a batch comes soon."""
+        if self.is_prepared and self.is_idle:
+            self._send(Alert())
+
     def release(self, batch_id: int) -> None:
         """Let the host use the memory of a batch again."""
         if self.state in (State.READY, State.RUNNING):
             self._send(BatchReleased(batch_id=batch_id))
 
     def _send(
-        self, frame: LoadChain | RunBatch | BatchReleased | Quit, fds: list[int] | None = None
+        self,
+        frame: LoadChain | RunBatch | BatchReleased | Alert | Quit,
+        fds: list[int] | None = None,
     ) -> None:
         try:
             if self._control is not None:

@@ -1,0 +1,209 @@
+"""The way of a batch through a host, without a batch and without children.
+
+Driver; runs in the host. What a process has not done for a while is no longer in the caches, and
+what it does for the first time since it forked makes it copy pages: the first batch after a pause
+would pay for both. So the host takes a batch of one byte along the same way, through the same code;
+in the place of the children somebody answers at once. Nothing is forked or killed, and no memory
+of a real batch is touched. Source: performance.md 2.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+
+from dipp.batch import encode_batch, split_blocks
+from dipp.metadata import Metadata
+from dipp.runner.arena import ArenaPool
+from dipp.runner.chain import ChainRunner
+from dipp.runner.channel import MAX_FDS, Channel, close_fds
+from dipp.runner.child import Memory, Outfit
+from dipp.runner.execution import Execution
+from dipp.runner.loader import ErrorPipe, LoadedModule
+from dipp.runner.outcome import ref_of
+from dipp.runner.placement import Cpus
+from dipp.runner.protocol import (
+    Go,
+    ModuleDone,
+    RunBatch,
+    encode_forwarded,
+    encode_frame,
+)
+from dipp.runner.values import ModuleStep, Policy
+from dipp.runner.wait import ForkWatch
+from dipp.sandbox.gear import Gear
+from dipp.workspace import ImageRef, SegmentRange, Workspace
+
+_STAGES = 4
+_TIMEOUT_S = 1.0
+
+
+class Rehearsal:
+    """A chain of modules that do nothing. `close` gives the descriptors back."""
+
+    def __init__(self, arenas: ArenaPool, forks: ForkWatch) -> None:
+        """Make what is needed, which is used again every time. Raises OSError."""
+        image = encode_batch([(Metadata(width=1, height=1, channels=1, bits_pixel=8), b"\0")])
+        (block,) = split_blocks(image, 1, len(image))
+        self._ref = ref_of(block)
+        self._order = RunBatch(batch_id=0, images=(self._ref,))
+        self._executions: list[_Echo] = []
+        self._node, self._host = Channel.pair()
+        self._input_fd = os.memfd_create("dipp-rehearsal", os.MFD_CLOEXEC)
+        try:
+            os.write(self._input_fd, image)
+            for position in range(_STAGES):
+                self._executions.append(_Echo(_outfit(arenas), self._answer(position)))
+        except OSError:
+            self.close()
+            raise
+        self._runner = ChainRunner(
+            _Crew(arenas, forks), _Reserve(self._executions), lambda position: None
+        )
+
+    def _answer(self, position: int) -> bytes:
+        """Return what a module says that hands its batch on, or every other time has copied it."""
+        if position % 2 == 0:
+            return encode_forwarded(0)
+        copy = ImageRef(self._ref.meta, SegmentRange(1, 0, self._ref.pixels.length))
+        return encode_frame(ModuleDone(batch_id=0, pipeline_id=0, images=(copy,)))
+
+    def run(self) -> None:
+        """Do it. Raises OSError where something is used up."""
+        self._node.send(self._order, [self._input_fd])
+        message = self._host.receive((RunBatch,))
+        if message is None:
+            return
+        order, fds = message
+        try:
+            self._runner.go_through(order, 0, fds[0])
+        finally:
+            close_fds(fds)
+            for execution in self._executions:
+                execution.reset()
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for execution in self._executions:
+            execution.close()
+        self._node.close()
+        self._host.close()
+        os.close(self._input_fd)
+
+
+class _Echo(Execution):
+    """No process: what an `Execution` does on the way of a batch, answered at once."""
+
+    def __init__(self, outfit: Outfit, answer: bytes) -> None:
+        self._answer = answer
+        self._theirs: Channel
+        self._receiving: socket.socket
+        # Any descriptor on which nothing ever hangs up.
+        self._quiet_fd, self._other_fd = os.pipe2(os.O_CLOEXEC)
+        super().__init__(outfit, self._quiet_fd)
+
+    def _begin(self, theirs: Channel, receiving: socket.socket, log_fd: int) -> None:
+        self._theirs, self._receiving, self._log_write_fd = theirs, receiving, log_fd
+        self.pid = self.outer_pid = os.getpid()
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def order(self, go: bytes, fds: Sequence[int]) -> None:
+        """Take it as a child would, and answer."""
+        super().order(go, fds)
+        self._theirs.receive_encoded()
+        if fds:
+            close_fds(socket.recv_fds(self._receiving, 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)[1])
+        self._theirs.send_encoded(self._answer)
+
+    def kill(self) -> None:
+        """There is no process but our own."""
+
+    def await_death(self) -> None:
+        """There is no process but our own."""
+
+    def bury(self) -> None:
+        """There is no process but our own."""
+
+    def close(self) -> None:
+        """Give all descriptors back."""
+        super().close()
+        self._theirs.close()
+        self._receiving.close()
+        close_fds([self._log_write_fd, self._quiet_fd, self._other_fd])
+
+
+class _Reserve:
+    """Has one for every stage, always."""
+
+    def __init__(self, executions: Sequence[Execution]) -> None:
+        self._executions = executions
+
+    def take(self, position: int) -> Execution | None:
+        return self._executions[position]
+
+    def prepare(self, position: int) -> None:
+        """Nothing is missing."""
+
+    def mourn(self, position: int, execution: Execution) -> None:
+        """Nobody dies."""
+
+    def pids(self) -> set[int]:
+        return set()
+
+
+class _Crew:
+    """Is never asked for more."""
+
+    def __init__(self, arenas: ArenaPool, forks: ForkWatch) -> None:
+        self.modules: Sequence[LoadedModule] = [_Nothing()] * _STAGES
+        self.arenas = arenas
+        self.forks = forks
+
+    def spawn(self, position: int) -> Execution:
+        raise OSError(f"a rehearsal has no child for stage {position}")
+
+    def take_back(self, directory: str) -> None:
+        """There is none."""
+
+
+class _Nothing:
+    """In the place of a module."""
+
+    is_native = False
+
+    def __init__(self) -> None:
+        self.step = ModuleStep(index=1, name="rehearsal", path="", timeout_s=_TIMEOUT_S)
+
+    def execute(
+        self, go: Go, space: Workspace, error_pipe: ErrorPipe | None
+    ) -> tuple[int, Sequence[ImageRef] | None]:
+        return go.pipeline_id, None
+
+    rehearse = execute
+
+    def rehearse_fully(self) -> None:
+        """There is nothing."""
+
+
+def _outfit(arenas: ArenaPool) -> Outfit:
+    memory = Memory(
+        arenas=tuple(arena.read_fd for arena in arenas.rotating),
+        own_fd=-1,
+        own=0,
+        own_bytes=0,
+        before=0,
+        before_bytes=0,
+        scratch_fd=-1,
+        scratch_bytes=0,
+    )
+    return Outfit(
+        module=_Nothing(),
+        policy=Policy(memory_bytes=0, arena_bytes=0, file_bytes=0, open_files=0, processes=0),
+        gear=Gear(),
+        directory="",
+        memory=memory,
+        parent_pid=0,
+        rehearses=False,
+        cpus=Cpus(home=frozenset(), all=frozenset()),
+    )
