@@ -11,6 +11,7 @@ import contextlib
 import io
 import mmap
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ import cv2
 from bench.tree import children, wait_for_rest
 from csp.sched import Promise
 from dipp.batch import ImageBlock, batch_parts, split_blocks
+from dipp.journal import Journal
+from dipp.message import BatchMessage, encode_message
 from dipp.metadata import Metadata
+from dipp.records import Fate, Kind, Record
 from dipp.runner.executor import Chain, Completed, Failed, Job, Limits, Outcome
 from dipp.runner.loader import PythonModule, read_module
 from dipp.sdk import Batch
@@ -105,6 +109,8 @@ class Tree(Harness):
     ) -> None:
         super().__init__(Limits(**limits))  # type: ignore[arg-type]
         self.chain = chain
+        self._folder = tempfile.TemporaryDirectory(prefix="dipp-bench-")
+        self._journal = Journal(Path(self._folder.name) / "journal")
         self.last = Completed(images=())
         if is_warm:
             self.executor.warm(chain)
@@ -164,12 +170,35 @@ class Tree(Harness):
         The result is closed; what it says about times is kept in `last`.
         """
         self.rest()
+        self._announce(batch)
         began = time.perf_counter()
         outcome = self.finish(self.submit(batch))
         took = time.perf_counter() - began
         outcome.close()
         self.last = outcome
+        number = self._journal.state.last_batch
+        self._journal.append(Record(kind=Kind.FATE, batch=number, fate=Fate.DELIVERED, images=1))
+        self._journal.append(Record(kind=Kind.CLEANED, batch=number))
         return took
+
+    def _announce(self, batch: Input) -> None:
+        """Do what a node does before it hands a batch in: alert the host, write the journal."""
+        self.executor.alert(self.chain.pipeline_id)
+        message = BatchMessage(
+            num_images=len(batch.blocks), batch_size=batch.size_bytes, pipeline_id=1, shmid=1
+        )
+        body, number = encode_message(message), self._journal.state.last_batch + 1
+        for record in (
+            Record(kind=Kind.TAKEN, batch=number, message=body),
+            Record(kind=Kind.STARTED, batch=number, device=1, inode=1),
+        ):
+            self._journal.append(record)
+
+    def close(self) -> None:
+        """End every process."""
+        super().close()
+        self._journal.close()
+        self._folder.cleanup()
 
     def sustained(self, batches: Sequence[Input]) -> float:
         """Return the seconds for all batches, handed in at once, from rest to the last result."""

@@ -98,6 +98,10 @@ class Processor:
 
     # -- one batch
 
+    def announce(self, message: BatchMessage) -> None:
+        """Say that a batch comes as soon as it is in the journal."""
+        self._runner.alert(message.pipeline_id)
+
     async def process(self, number: int) -> None:
         """Give an open batch its fate and remove its segment."""
         self._active.add(number)

@@ -31,6 +31,9 @@ class BatchFailure(Exception):
 class Runner(Protocol):
     """The part of the executor that is needed here; a test puts a fake in its place."""
 
+    def alert(self, pipeline_id: int) -> None:
+        """Hear that a batch of that pipeline comes soon."""
+
     def submit(self, job: Job) -> Awaitable[Completed | Failed]:
         """Run a chain over a batch. What it gives never fails."""
 

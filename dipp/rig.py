@@ -117,9 +117,14 @@ class FakeRunner:
     """An executor that gives back the images, or what a test wants instead."""
 
     def __init__(self) -> None:
+        self.alerts: list[int] = []
         self.jobs: list[Job] = []
         self.behaviour: Callable[[Job], Outcome | None] = self.identity
         self.pending: list[Promise[Outcome]] = []
+
+    def alert(self, pipeline_id: int) -> None:
+        """Keep in mind that a batch was announced."""
+        self.alerts.append(pipeline_id)
 
     def submit(self, job: Job) -> Promise[Outcome]:
         """Answer at once; None leaves the promise open."""

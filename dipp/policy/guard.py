@@ -83,6 +83,10 @@ class Guard:
         self._memory = memory
         self._recall()
 
+    def alert(self, pipeline_id: int) -> None:
+        """Pass it on."""
+        self._runner.alert(pipeline_id)
+
     async def submit(self, job: Job) -> Completed | Failed:
         """Run a batch; the outcome must be closed by whoever takes it."""
         retries = 0

@@ -99,6 +99,8 @@ class ChainRunner:
         latency_s = time.monotonic() - started
         stages = self._stages
         self._bury(stages)
+        # To let go of them takes longer than many a module; the next batch shall not wait for it.
+        self._stages = []
         failed = next((stage for stage in stages if stage.code != Code.OK), None)
         return ChainResult(
             state=None if failed else state,
@@ -132,7 +134,7 @@ class ChainRunner:
             # Instead of waiting idly; if it does not work out, the next stage tries again.
             self._reserve.prepare(position + 1)
             self._finish(stage)
-            while execution.has_died_waiting:
+            while stage.has_died_waiting:
                 self._reserve.mourn(position, execution)
                 execution = self._order(stage, position)
                 self._finish(stage)
@@ -160,6 +162,8 @@ class ChainRunner:
 
     def _finish(self, stage: Stage) -> None:
         stage.finish()
+        if stage.has_died_waiting:
+            return
         if self._has_namespace and not self._crew.forks.is_quiet:
             # It has started something, which shall not see the next stage.
             stage.end()

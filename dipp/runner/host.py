@@ -15,6 +15,7 @@ import resource
 import select
 import time
 import traceback
+from collections.abc import Callable
 from typing import NoReturn
 
 from dipp.errors import ContentError
@@ -59,7 +60,7 @@ LOG_LIMIT_CHARS = 2000
 # Counting the threads of a user reads all of /proc: milliseconds, which not every batch shall pay.
 _RECOUNT_S = 5.0
 # How long a host that has been alerted waits without sleeping: the node has its journal to write.
-_AWAKE_S = 0.003
+_AWAKE_S = 0.005
 
 
 def host_main(
@@ -155,7 +156,7 @@ class _Host:
             children = None if is_filling else self._pool.newly_full()
             if children is not None:
                 if children and not wait_readable(self._control.fileno(), QUIET_S):
-                    self._rehearse()
+                    self._rehearse(self._rehearsal.run_first)
                     move_to(self._cpus.home)
                 self._control.send(PoolFilled(children=children))
             poller = select.poll()
@@ -167,15 +168,17 @@ class _Host:
             if self._control.fileno() in ready:
                 return
 
-    def _rehearse(self) -> None:
+    def _rehearse(self, run: Callable[[], None]) -> None:
         # Short of something: the next batch is a little slower.
         with contextlib.suppress(OSError):
-            self._rehearsal.run()
+            run()
 
     def _wake(self) -> None:
         """Have everything in the caches for the order that comes next, and stay awake for it."""
-        self._pool.alert()
-        self._rehearse()
+        for _ in range(self._pool.alert()):
+            # They are here too, and what they do shall not push our own way out of the caches.
+            os.sched_yield()
+        self._rehearse(self._rehearsal.run)
         end = time.monotonic() + _AWAKE_S
         while not wait_readable(self._control.fileno(), 0) and time.monotonic() < end:
             os.sched_yield()

@@ -247,11 +247,12 @@ class StandbyPool:
         self._is_told = True
         return len(everybody)
 
-    def alert(self) -> None:
-        """Tell the children that are next that an order comes soon."""
-        for stage in self._stages:
-            if stage.waiting and stage.waiting[0].is_rehearsed:
-                stage.waiting[0].alert()
+    def alert(self) -> int:
+        """Tell the children that are next that an order comes soon; return how many there are."""
+        following = [stage.waiting[0] for stage in self._stages if stage.waiting]
+        for execution in following:
+            execution.alert()
+        return len(following)
 
     def close(self) -> None:
         """End all."""

@@ -32,6 +32,7 @@ from dipp.runner.protocol import (
 )
 from dipp.runner.values import ModuleStep, Policy
 from dipp.runner.wait import ForkWatch
+from dipp.runner.warm import own_parts, touch
 from dipp.sandbox.gear import Gear
 from dipp.workspace import ImageRef, SegmentRange, Workspace
 
@@ -49,6 +50,7 @@ class Rehearsal:
         self._ref = ref_of(block)
         self._order = RunBatch(batch_id=0, images=(self._ref,))
         self._executions: list[_Echo] = []
+        self._parts = own_parts()
         self._node, self._host = Channel.pair()
         self._input_fd = os.memfd_create("dipp-rehearsal", os.MFD_CLOEXEC)
         try:
@@ -68,6 +70,11 @@ class Rehearsal:
             return encode_forwarded(0)
         copy = ImageRef(self._ref.meta, SegmentRange(1, 0, self._ref.pixels.length))
         return encode_frame(ModuleDone(batch_id=0, pipeline_id=0, images=(copy,)))
+
+    def run_first(self) -> None:
+        """Do it for the first time since this process has forked."""
+        touch(self._parts)
+        self.run()
 
     def run(self) -> None:
         """Do it. Raises OSError where something is used up."""

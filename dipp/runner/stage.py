@@ -108,6 +108,11 @@ class Stage:
             return False
         return True
 
+    @property
+    def has_died_waiting(self) -> bool:
+        """Say whether the child died before it looked at the order: another one has to do it."""
+        return self.execution is not None and self.execution.has_died_waiting
+
     def finish(self) -> None:
         """Wait for the result and accept it, or not."""
         execution = self.execution

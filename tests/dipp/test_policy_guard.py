@@ -40,6 +40,7 @@ class Bench:
         self.telemetry = Telemetry(self.table)
         self.chains: list[Chain] = []
         self.waiting: list[Promise[Outcome]] = []
+        self.alerts: list[int] = []
         self.found = dict(fallbacks or {})
         self.notes: list[str] = []
         self.statuses: list[int] = []
@@ -56,6 +57,9 @@ class Bench:
 
     def chain(self, pipeline_id: int) -> Chain:
         return CHAIN
+
+    def alert(self, pipeline_id: int) -> None:
+        self.alerts.append(pipeline_id)
 
     def submit(self, job: Job) -> Promise[Outcome]:
         self.chains.append(job.chain)

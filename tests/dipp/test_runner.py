@@ -414,3 +414,39 @@ def test_a_rehearsal_that_fails_costs_speed_and_no_batch(harness, module, body):
     for _ in range(5):
         assert len(harness.run_images(chain)) == 1
         harness.prepare()
+
+
+def test_an_alert_changes_no_result(harness, module):
+    chain = make_chain(module(IDENTITY), module(INVERT, "invert"))
+    expected = harness.run_images(chain)
+    for _ in range(3):
+        harness.prepare()
+        harness.executor.alert(chain.pipeline_id)
+        assert harness.run_images(chain) == expected
+
+
+def test_an_alert_without_a_batch_costs_nothing_but_time(harness, module):
+    chain = make_chain(module(IDENTITY))
+    expected = harness.run_images(chain)
+    harness.prepare()
+    for _ in range(20):
+        harness.executor.alert(chain.pipeline_id)
+    # Nobody is loaded for this one.
+    harness.executor.alert(7)
+    assert harness.run_images(chain) == expected
+    harness.prepare()
+    assert harness.executor.standby_children == 1
+
+
+def test_a_module_may_use_every_processor_though_its_child_stood_by_on_one(harness, module):
+    chain = make_chain(
+        module(
+            "import os\n"
+            "def run(batch, params):\n"
+            "    batch.images[0].add_item('cpus', len(os.sched_getaffinity(0)))\n"
+        )
+    )
+    for _ in range(2):
+        harness.prepare()
+        ((metadata, _),) = harness.run_images(chain)
+        assert metadata.item("cpus") == len(os.sched_getaffinity(0))
