@@ -123,14 +123,14 @@ class _Child:
         move_to(self._cpus.all)
         reseed()
         self._map(outfit.memory)
-        keep = [channel.fileno(), passing.fileno(), *pipe]
-        if outfit.rehearses:
-            # Only for the rehearsal, which comes when there are no descriptors to be had any more.
-            self._own_fd = os.dup(outfit.memory.scratch_fd)
-            self._mirror, self._mirrored = Channel.pair()
-            self._stand_in = memoryview(bytearray(_STAND_IN_BYTES))
-            keep += [self._own_fd, self._mirror.fileno(), self._mirrored.fileno()]
-        self._confine(outfit, tuple(keep))
+        # Also if it does not rehearse: a module shall not see how its child came to be.
+        self._mirror, self._mirrored = Channel.pair()
+        self._stand_in = memoryview(bytearray(_STAND_IN_BYTES))
+        mirror = (self._mirror.fileno(), self._mirrored.fileno())
+        keep = (channel.fileno(), passing.fileno(), *mirror, *pipe)
+        # Only for the rehearsal, which comes when there are no descriptors to be had any more.
+        self._own_fd = os.dup(outfit.memory.scratch_fd) if outfit.rehearses else -1
+        self._confine(outfit, (*keep, self._own_fd) if outfit.rehearses else keep)
 
     def _map(self, memory: Memory) -> None:
         self._arenas = [
