@@ -15,6 +15,8 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from dipp.errors import Code, ContentError, custom_code
 from dipp.manifest import ABI_VERSION, Manifest, Params
 from dipp.runner.native import NativeLibrary, open_library
@@ -149,11 +151,13 @@ def _parts(module: types.ModuleType) -> tuple[object, ...]:
 
 def _touch(batch: Batch, params: Params) -> None:
     """What a module usually asks of a batch."""
-    for position, image in enumerate(batch.images):
+    for image in batch:
+        local = batch.scratch(image.shape, image.dtype)
+        np.copyto(local, image.pixels)
         image.edit()
         new = batch.allocate(image.shape, image.dtype)
-        new[...] = image.pixels
-        batch.images[position] = image.derive(pixels=new)
+        np.copyto(new, local)
+        batch.replace(image, image.derive(pixels=new))
     list(params)
 
 

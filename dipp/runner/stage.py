@@ -147,11 +147,7 @@ class Stage:
         sizes = (*state.sizes, self._arena_bytes)
         metadata = check_images(done.images, sizes, read, state.images, state.known)
         known = {ref.meta: each for ref, each in zip(done.images, metadata, strict=True)}
-        return _compact(
-            replace(
-                state, images=done.images, segments=segments, sizes=sizes, known=known, orders={}
-            )
-        )
+        return _compact(state, done.images, segments, sizes, known)
 
     def end(self) -> None:
         """Kill the child if it still lives; `settle` must follow."""
@@ -231,27 +227,36 @@ def _places(state: BatchState, arenas: ArenaPool, mapped: int) -> tuple[tuple[in
     return tuple(numbers), fds
 
 
-def _compact(state: BatchState) -> BatchState:
-    """Drop the segments that no image lies in; the input stays number 0."""
-    used = {segment for ref in state.images for segment in (ref.meta.segment, ref.pixels.segment)}
+def _compact(
+    before: BatchState,
+    images: tuple[ImageRef, ...],
+    segments: tuple[int, ...],
+    sizes: tuple[int, ...],
+    known: Mapping[SegmentRange, Metadata],
+) -> BatchState:
+    """Return the state without segments that no image lies in; the input stays number 0."""
+    used = {segment for ref in images for segment in (ref.meta.segment, ref.pixels.segment)}
     uses_input = 0 in used
     used.add(0)
-    if len(used) == len(state.segments):
-        return replace(state, uses_input=uses_input, orders={})
-    kept = sorted(used)
-    number = {old: new for new, old in enumerate(kept)}
+    if len(used) < len(segments):
+        kept = sorted(used)
+        number = {old: new for new, old in enumerate(kept)}
 
-    def move(place: SegmentRange) -> SegmentRange:
-        return place._replace(segment=number[place.segment])
+        def move(place: SegmentRange) -> SegmentRange:
+            return place._replace(segment=number[place.segment])
 
-    return replace(
-        state,
-        images=tuple(ImageRef(move(ref.meta), move(ref.pixels)) for ref in state.images),
-        segments=tuple(state.segments[i] for i in kept),
-        sizes=tuple(state.sizes[i] for i in kept),
-        known={move(place): metadata for place, metadata in state.known.items()},
+        images = tuple(ImageRef(move(ref.meta), move(ref.pixels)) for ref in images)
+        segments = tuple(segments[i] for i in kept)
+        sizes = tuple(sizes[i] for i in kept)
+        known = {move(place): metadata for place, metadata in known.items()}
+    return BatchState(
+        batch_id=before.batch_id,
+        pipeline_id=before.pipeline_id,
+        images=images,
+        segments=segments,
+        sizes=sizes,
+        known=known,
         uses_input=uses_input,
-        orders={},
     )
 
 
