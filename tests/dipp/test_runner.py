@@ -275,8 +275,8 @@ def is_open(fd):
     assert meta.item("umask") != 0
     assert meta.item("leak") is False
     assert meta.item("mask") == 0
-    # Standard ones, the result socket and the one that brings segments.
-    assert meta.item("fds") == 5
+    # Standard ones, the result socket, the one that brings segments, the pair for rehearsals.
+    assert meta.item("fds") == 7
 
 
 def test_scratch_directory_is_private_and_removed(harness, module):
