@@ -26,7 +26,7 @@ from dipp.records import Fate, Kind, OpenBatch, Record
 from dipp.results import BatchFailure, Note, Result, Runner, note_nothing, shifted, slices
 from dipp.ring import Ring
 from dipp.runner.executor import Failed, Job
-from dipp.segment import OpenSegment, Segment, remove_segment
+from dipp.segment import OpenSegment, Segment, identify_segment, remove_segment
 from dipp.slots import ModuleMissingError, Slots
 
 # How long to wait before a failed journal write or a busy ring is tried again.
@@ -157,6 +157,12 @@ class Processor:
             except OSError:
                 self._telemetry.count("storage_errors")
             await self._scheduler.sleep(_RETRY_S)
+        if not batch.source:
+            # Its fate comes now, so it must be known which one is to be removed.
+            device, inode = identify_segment(name)
+            await self._record(
+                Record(kind=Kind.STARTED, batch=batch.batch, device=device, inode=inode)
+            )
         raise ContentError(f"segment {name}: no resources to open it", Code.SHM_ATTACH)
 
     async def _run_segment(

@@ -63,7 +63,8 @@ class Segment(OpenSegment):
         try:
             fd = int(posix_ipc.SharedMemory(name, flags=0, read_only=True).fd)
         except (OSError, ValueError, posix_ipc.Error) as error:
-            if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            # posix_ipc gives no number when no descriptor is left, here or on the machine.
+            if isinstance(error, OSError) and error.errno in (None, *_SHORTAGES):
                 raise
             raise ContentError(f"segment {name}: {error}", Code.SHM_ATTACH) from error
         status = os.fstat(fd)
@@ -96,6 +97,15 @@ class MemorySegment(OpenSegment):
         )
 
 
+def identify_segment(name: str) -> tuple[int, int]:
+    """Return device and inode of a segment without opening it; 0, 0 if there is none."""
+    try:
+        status = os.stat(_DIRECTORY / name.lstrip("/"), follow_symlinks=False)
+    except (OSError, ValueError):
+        return 0, 0
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else (0, 0)
+
+
 def remove_segment(name: str, device: int, inode: int) -> bool:
     """Remove a segment if it still is the one of that device and inode; say whether it was.
 
@@ -103,12 +113,8 @@ def remove_segment(name: str, device: int, inode: int) -> bool:
     """
     if not inode:
         return False
-    try:
-        # Not by opening it: a node that has run out of descriptors must still clean up.
-        status = os.stat(_DIRECTORY / name.lstrip("/"), follow_symlinks=False)
-    except (OSError, ValueError):
-        return False
-    same = (status.st_dev, status.st_ino) == (device, inode)
+    # Not by opening it: a node that has run out of descriptors must still clean up.
+    same = identify_segment(name) == (device, inode)
     if same:
         with contextlib.suppress(posix_ipc.Error, OSError):
             posix_ipc.unlink_shared_memory(name)

@@ -17,6 +17,7 @@ from dipp import processing, worker
 from dipp.faults.sabotage import run_sabotaged
 from dipp.rig import Camera, FakeRunner, Rig, unique
 from dipp.segment import remove_segment
+from tests.dipp.descriptors import no_descriptors
 
 CALLS = (
     (os, "open"), (os, "pwrite"), (os, "write"), (os, "replace"), (os, "fdatasync"),
@@ -100,3 +101,27 @@ def test_a_node_without_a_free_descriptor_removes_segments(camera: Camera) -> No
     ending = run_sabotaged(remove, ["openat", "open"], lambda call: errno.EMFILE)
     assert ending.status == 0
     assert not camera.exists(name)
+
+
+def test_a_batch_waits_until_there_are_descriptors_again(camera: Camera, tmp_path: Path) -> None:
+    rig = Rig(tmp_path, camera.queue)
+    name = camera.shoot(b"abc")
+    with mock.patch.object(processing, "_RETRY_S", 0.01):
+        with no_descriptors():
+            rig.write_mode(1)
+            rig.until(lambda: rig.telemetry.get("storage_errors") > 0)
+        rig.until_idle()
+    assert (rig.fates, rig.images) == ((1, 1, 0, 0), [b"abc"])
+    assert not camera.exists(name)
+    rig.close()
+
+
+def test_a_batch_that_can_never_be_opened_leaves_no_segment(camera: Camera, tmp_path: Path) -> None:
+    rig = Rig(tmp_path, camera.queue)
+    name = camera.shoot(b"abc")
+    with mock.patch.object(processing, "_RETRY_S", 0.001), no_descriptors():
+        rig.run(1)
+    assert rig.fates == (1, 0, 0, 1)
+    assert not camera.exists(name)
+    assert not rig.journal.state.open
+    rig.close()
