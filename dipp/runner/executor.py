@@ -52,6 +52,8 @@ __all__ = [
 _LOG = logging.getLogger("dipp.runner")
 _MEGABYTE = 1 << 20
 _CLOSE_DEADLINE_S = 10.0
+# How long to wait before a forge that could not be started is tried again.
+_FORGE_RETRY_S = 1.0
 
 
 def usual_workers() -> int:
@@ -190,8 +192,7 @@ class Executor:
     def rearm(self) -> None:
         """Try again after the forge has died too often."""
         self._intensity.rearm()
-        if self._forge_is_lost:
-            self._restart_forge()
+        self._restart_forge()
         self._pump_soon()
 
     @property
@@ -414,8 +415,19 @@ class Executor:
             self._restart_forge()
 
     def _restart_forge(self) -> None:
+        """Start another forge, now or as soon as nothing is short of any more.
+
+        Until then batches are refused like any that no host can be had for.
+        """
+        if self._is_closing or not self._forge_is_lost:
+            return
+        try:
+            self._forge = self._forge.restart()
+        except OSError as error:
+            self.stats.last_fault = f"no forge could be started: {error}"
+            self._loop.scheduler.call_later(_FORGE_RETRY_S, self._restart_forge)
+            return
         self.stats.forge_restarts += 1
-        self._forge = self._forge.restart()
         self._forge_is_lost = False
         self._loop.add_reader(self._forge.channel.fileno(), self._on_forge)
 

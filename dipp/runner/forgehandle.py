@@ -50,28 +50,34 @@ class ForgeHandle:
         self._parent_dir = scratch_dir or tempfile.gettempdir()
         remove_stale_scratch(self._parent_dir)
         self.scratch_root, self._lock_fd = self._make_scratch()
-        self.channel, theirs = Channel.pair()
-        try:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    # The directory the node happens to be in is no place for libraries.
-                    "-P",
-                    "-m",
-                    "dipp.runner.forge",
-                    str(theirs.fileno()),
-                    self.scratch_root,
-                    str(int(namespaces)),
-                ],
-                pass_fds=[theirs.fileno(), self._lock_fd],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env=_environment(self.scratch_root),
-            )
-        finally:
-            theirs.close()
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, self.scratch_root, ignore_errors=True)
+            undo.callback(os.close, self._lock_fd)
+            self.channel, theirs = Channel.pair()
+            undo.callback(self.channel.close)
+            with contextlib.closing(theirs):
+                self._process = self._start(theirs.fileno())
+            undo.pop_all()
         self.channel.set_blocking(False)
         self.is_ready = False
+
+    def _start(self, channel_fd: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                # The directory the node happens to be in is no place for libraries.
+                "-P",
+                "-m",
+                "dipp.runner.forge",
+                str(channel_fd),
+                self.scratch_root,
+                str(int(self._namespaces)),
+            ],
+            pass_fds=[channel_fd, self._lock_fd],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=_environment(self.scratch_root),
+        )
 
     def _make_scratch(self) -> tuple[str, int]:
         """Return a directory and the descriptor that locks it. Node and forge hold the lock."""
@@ -82,6 +88,10 @@ class ForgeHandle:
             except FileNotFoundError:
                 # Taken for stale before it could even be opened.
                 continue
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+                raise
             fcntl.flock(lock_fd, fcntl.LOCK_SH)
             # Somebody who cleans up may have taken it for stale before it was locked.
             if os.path.exists(path):
@@ -123,10 +133,13 @@ class ForgeHandle:
             self._process.wait()
         if self._process.returncode != 0:
             # It could not bury its dead: hosts die with it, but what they left is nobody's now.
-            kill_strays(self.scratch_root)
+            # Without a free descriptor they cannot be told; the next start looks again.
+            with contextlib.suppress(OSError):
+                kill_strays(self.scratch_root)
             if self._is_alone:
                 # One that has overwritten its environment too; it is our child by now.
-                sweep_orphans()
+                with contextlib.suppress(OSError):
+                    sweep_orphans()
         shutil.rmtree(self.scratch_root, ignore_errors=True)
         close_fds([self._lock_fd] if self._lock_fd >= 0 else [])
         self._lock_fd = -1
@@ -204,7 +217,8 @@ def kill_strays(scratch_root: str) -> None:
 def _kill_marked(pid: int, mark: bytes) -> None:
     try:
         pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except OSError:
+        # Gone meanwhile, or no descriptor is left: then the next round tries again.
         return
     try:
         # Looked at again, now that the descriptor holds the process: the number may be another's.

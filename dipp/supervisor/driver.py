@@ -199,17 +199,16 @@ class HostDriver:
     # -- actions
 
     def _ask_forge(self) -> None:
-        self._control, theirs = Channel.pair()
-        self._control.set_blocking(False)
-        self._loop.add_reader(self._control.fileno(), self._on_control)
         try:
-            self._progress = ProgressPage()
-            self._owner.ask_forge(self, theirs)
+            self._control, theirs = Channel.pair()
+            with contextlib.closing(theirs):
+                self._control.set_blocking(False)
+                self._loop.add_reader(self._control.fileno(), self._on_control)
+                self._progress = ProgressPage()
+                self._owner.ask_forge(self, theirs)
         except OSError as error:
             self._reason = f"forge: {error}"
             self.handle(Event.REFUSED)
-        finally:
-            theirs.close()
 
     def _send_chain(self) -> None:
         page = [self._progress.fd] if self._progress else []

@@ -30,6 +30,7 @@ from dipp.testing import (
     sample_image,
     segment,
 )
+from tests.dipp.descriptors import no_descriptors
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +163,32 @@ def test_killed_forge_is_replaced(scratch, module, namespaces):
         assert harness.loop.run_until(promise, 5).code == Code.HOST_DIED
         harness.run_images(make_chain(module(IDENTITY)))
         assert harness.executor.stats.forge_restarts == 1
+        assert harness.forge_pid != old
+
+
+def test_without_descriptors_a_host_is_refused_and_nothing_else_ends(harness, module):
+    data = encode_batch([sample_image()])
+    chain = make_chain(module(IDENTITY))
+    with segment(data) as fd:
+        promise = harness.executor.submit(harness.job(chain, fd, data, 1))
+        with no_descriptors():
+            outcome = harness.loop.run_until(promise, 5)
+    assert outcome.code == Code.PIPE_CREATE
+    harness.run_images(chain)
+
+
+def test_a_forge_that_dies_without_descriptors_is_replaced_later(scratch, module, namespaces):
+    with Harness(Limits(grace_s=0.5), str(scratch), namespaces=namespaces) as harness:
+        promise = submit_hanging(harness, module)
+        old = harness.forge_pid
+        with no_descriptors():
+            os.kill(old, signal.SIGKILL)
+            assert harness.loop.run_until(promise, 5).code == Code.HOST_DIED
+            assert harness.executor.stats.forge_restarts == 0
+            assert "no forge" in harness.executor.stats.last_fault
+        while harness.executor.stats.forge_restarts == 0:
+            harness.loop.tick(0.1)
+        harness.run_images(make_chain(module(IDENTITY)))
         assert harness.forge_pid != old
 
 
