@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -27,6 +28,8 @@ _MODULES = {
 _GEOMETRY = RingGeometry(entries=512, data_bytes=1 << 20)
 _WAIT_ALL = 4
 _DRAIN_S = 120.0
+# From its fate to the end of its segment a batch may still have thumbnails made of it.
+_REMOVAL_S = 60.0
 _SAMPLE_EVERY_S = 1.0
 _PING_S = 1.0
 _FATES = ("batches_delivered", "batches_quarantined", "batches_dropped")
@@ -49,6 +52,7 @@ class Field:
         self._next_sample_s = 0.0
         self._log_offset, self._log_inode = 0, 0
         self._live: list[str] = []
+        self._left: list[str] = []
 
     def __enter__(self) -> Field:
         return self
@@ -74,11 +78,19 @@ class Field:
         self.set("pipeline_run", _WAIT_ALL)
 
     def revive(self) -> None:
-        """Start the node if it is dead; what was left open goes first. Raises TimeoutError."""
+        """Start the node if it is dead; what was left open goes first. Raises TimeoutError.
+
+        Records a problem if nobody has killed it.
+        """
         process = self.daemon.process
-        if process is not None and process.poll() is not None:
-            self.restarts += 1
-            self.start()
+        status = process.poll() if process is not None else None
+        if status is None:
+            return
+        if status != -signal.SIGKILL:
+            # Strikes kill it; nothing they do may be a reason to end by itself.
+            self.problems.append(f"the node ended by itself with {status} ({self.phase})")
+        self.restarts += 1
+        self.start()
 
     def set(self, name: str, value: int | bytes) -> None:
         """Push a value until it is stored; a loaded node may need a second try."""
@@ -90,6 +102,8 @@ class Field:
 
     def _try(self, action: Callable[[], None], attempts: int = 5) -> None:
         for _ in range(attempts):
+            # A strike may have killed it just now, and nobody else looks while this waits.
+            self.revive()
             with contextlib.suppress(PeerError, ParamError):
                 action()
                 return
@@ -142,25 +156,42 @@ class Field:
 
     def look(self) -> None:
         """Take a sample; read what is new in the event log."""
-        camera = self.daemon.camera
-        self._live = [name for name in self._live if camera.exists(name)]
-        camera.segments[:] = self._live
+        self.daemon.camera.segments[:] = [*self._left, *self._existing()]
         now = monotonic_s() - self._began_s
         self.samples.append(take_sample(self.daemon, now, self.done, self.phase))
         self.history.take(self._events())
 
+    def _existing(self) -> list[str]:
+        """Return the segments that may still be in use and are there."""
+        self._live = [name for name in self._live if self.daemon.camera.exists(name)]
+        return self._live
+
     def drain(self) -> None:
-        """Wait until every announced batch has its fate. Records a problem if that never is."""
+        """Wait until every announced batch has its fate and its segment is gone.
+
+        Records a problem if that never is, for each segment once.
+        """
         end = monotonic_s() + _DRAIN_S
         while monotonic_s() < end:
             self.breathe()
             if self.done >= self.sent:
+                self._await_removal()
                 return
             with contextlib.suppress(PeerError, ParamError):
                 if self.daemon.get("pipeline_run") == 0:
                     self.serve()
             self.count()
         self.problems.append(f"{self.sent - self.done} of {self.sent} batches without a fate")
+
+    def _await_removal(self) -> None:
+        end = monotonic_s() + _REMOVAL_S
+        while self._existing() and monotonic_s() < end:
+            self.breathe()
+        if self._live:
+            names = ", ".join(self._live)
+            self.problems.append(f"{len(self._live)} segments left: {names}")
+            self._left += self._live
+            self._live = []
 
     def measure(self, random: Random, batches: int) -> float:
         """Bring good batches through; return how many a second."""

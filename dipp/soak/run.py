@@ -151,7 +151,7 @@ class _Soak:
 
     def _round(self, seed: int, random: Random, strikes: list[Strike]) -> Round:
         field, began_s, sent = self._field, monotonic_s(), self._field.sent
-        known = len(field.problems) + len(field.history.problems)
+        known, known_events = len(field.problems), len(field.history.problems)
         modules = [strike for strike in strikes if strike.module]
         for number, strike in enumerate(modules, FIRST_BAD_PIPELINE):
             field.install(f"bad{number}", strike.module)
@@ -165,13 +165,11 @@ class _Soak:
         field.revive()
         field.drain()
         field.look()
-        problems = [*field.problems, *field.history.problems][known:]
-        if field.samples[-1].segments:
-            problems.append(f"{field.samples[-1].segments} segments left")
+        problems = (*field.problems[known:], *field.history.problems[known_events:])
         return Round(
             seed=seed, strikes=tuple(strike.name for strike in strikes),
             batches=field.sent - sent, seconds=round(monotonic_s() - began_s, 2),
-            problems=tuple(problems),
+            problems=problems,
         )  # fmt: skip
 
     # -- the end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from random import Random
 
 import pytest
 
@@ -11,11 +12,20 @@ from dipp import cli
 from dipp.hostile import FAULTS
 from dipp.records import Totals
 from dipp.soak import field, run
+from dipp.soak.field import GOOD, GOOD_PIPELINE, Field
 from dipp.soak.history import History, growth_problem, ledger_problems
 from dipp.soak.page import picture
 from dipp.soak.run import Goal, run_soak
 from dipp.soak.samples import Sample
 from dipp.soak.strikes import STRIKES
+
+
+@pytest.fixture
+def working(tmp_path):
+    """A node at work."""
+    with Field(tmp_path) as running:
+        running.start()
+        yield running
 
 
 @pytest.fixture
@@ -73,6 +83,40 @@ def test_growth_is_found_and_a_wobble_is_not():
     # Warming up is no growth.
     assert growth_problem("x", [10, 20, 30, *[50] * 100], 4) == ""
     assert growth_problem("x", [], 4) == ""
+
+
+def test_a_segment_that_stays_is_found_once_and_counted_for_ever(working, monkeypatch):
+    monkeypatch.setattr(field, "_REMOVAL_S", 0.1)
+    name, _ = working.daemon.camera.make(b"never announced")
+    working.expect(name)
+    working.drain()
+    assert working.problems == [f"1 segments left: {name}"]
+    working.shoot(Random(1), GOOD_PIPELINE)
+    working.drain()
+    working.look()
+    assert (len(working.problems), working.samples[-1].segments) == (1, 1)
+
+
+def test_a_segment_whose_batch_is_still_being_cleaned_up_is_waited_for(working):
+    camera = working.daemon.camera
+    name, _ = camera.make(b"its batch has a fate, its thumbnail is being made")
+    working.expect(name)
+    working.daemon.loop.scheduler.call_later(0.5, lambda: camera.remove(name))
+    working.drain()
+    working.look()
+    assert (working.problems, working.samples[-1].segments) == ([], 0)
+
+
+def test_a_killed_node_is_started_again_to_take_parameters(working):
+    working.daemon.kill()
+    working.configure(GOOD_PIPELINE, GOOD)
+    assert (working.problems, working.restarts) == ([], 1)
+
+
+def test_a_node_that_ends_by_itself_is_a_problem(working):
+    working.daemon.terminate()
+    working.revive()
+    assert working.problems == ["the node ended by itself with 0 (start)"]
 
 
 def test_every_hostile_module_of_the_table_exists():
