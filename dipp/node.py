@@ -168,6 +168,7 @@ class DippNode:
             ring=self.ring,
             log_status=self.log_status,
             note=self.events.note,
+            rearm_runner=self.executor.rearm,
         )
         # Before the configuration, which loads chains; it hears of every later change.
         self.uploads = FileStore(

@@ -63,8 +63,10 @@ class PolicyKit:
         ring: Ring,
         log_status: Callable[[int], None],
         note: Note,
+        rearm_runner: Callable[[], None],
     ) -> None:
         self._scheduler = scheduler
+        self._rearm_runner = rearm_runner
         self._table = table
         self._journal = journal
         self._quarantine = quarantine
@@ -121,3 +123,5 @@ class PolicyKit:
         parameter.set(0)
         if pipeline:
             self.guard.rearm(None if pipeline == REARM_ALL else pipeline)
+        if pipeline == REARM_ALL:
+            self._rearm_runner()

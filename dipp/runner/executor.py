@@ -264,7 +264,7 @@ class Executor:
     def _place(self, job: Assignment) -> bool:
         """Find or make a host for a batch. Return False if it has to wait."""
         if self._intensity.gave_up:
-            text = "the forge died too often; re-arm the executor"
+            text = "the forge died too often; see module_rearm"
             job.fail(CrashRecord(code=Code.HOST_DIED, batch_id=job.batch_id, last_log=text))
             return True
         hosts = self._usable(job.chain)

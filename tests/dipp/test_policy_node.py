@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,13 @@ class PolicyWorld(World):
         plan = self.run(client.plan(name, content.encode(), {}))
         self.run(client.upload(plan))
 
+    def until(self, condition: Callable[[], bool], within_s: float = 30.0) -> None:
+        """Run the node until something is so."""
+        end = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < end, "it did not happen in time"
+            self.loop.tick(0.01)
+
     def counts(self) -> tuple[int, int]:
         """Delivered and quarantined."""
         return self.get("batches_delivered"), self.get("batches_quarantined")
@@ -130,6 +140,27 @@ def test_the_third_failure_quarantines_the_module_and_degrades_the_pipeline(
     assert (world.get("modules_quarantined"), world.get("module_rearm")) == (0, 0)
     world.shoot(b"6")
     assert world.get("log_status") == 601101
+
+
+def test_an_order_lets_a_forge_that_died_too_often_start_again(world: PolicyWorld) -> None:
+    world.set_pipeline(1, "negate")
+    executor = world.node.executor
+    for _ in range(4):
+        forge = executor.forge_pid
+        os.kill(forge, signal.SIGKILL)
+        # It is gone once the node has noticed.
+        world.until(lambda gone=Path(f"/proc/{forge}"): not gone.exists())
+    assert executor.stats.forge_restarts == 3
+    world.shoot(b"\x01")
+    assert world.counts() == (0, 1)
+    assert "see module_rearm" in CrashRecord.decode(world.node.table["crash_1"].get()).last_log
+    world.set("module_rearm", 1)
+    world.shoot(b"\x01")
+    assert world.counts() == (0, 2)
+    world.set("module_rearm", 255)
+    world.shoot(b"\x01")
+    assert world.counts() == (1, 2)
+    assert executor.stats.forge_restarts == 4
 
 
 def test_each_way_to_rearm(world: PolicyWorld) -> None:
