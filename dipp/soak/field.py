@@ -14,6 +14,7 @@ import posix_ipc
 from csp.errors import PeerError
 from csp.param.errors import ParamError
 from dipp.faults.daemon import NODE, Daemon
+from dipp.policy.settings import MODULE_REARM, REARM_ALL
 from dipp.ringindex import RingGeometry
 from dipp.soak.history import History
 from dipp.soak.samples import Sample, monotonic_s, take_sample
@@ -45,7 +46,7 @@ class Field:
         self.history = History()
         self.samples: list[Sample] = []
         self.problems: list[str] = []
-        self.sent = self.done = self.restarts = 0
+        self.sent = self.done = self.delivered = self.restarts = 0
         self.longest_ping_s = 0.0
         self.phase = "start"
         self._began_s = monotonic_s()
@@ -100,6 +101,10 @@ class Field:
         """Set a pipeline."""
         self._try(lambda: self.daemon.configure(*modules, pipeline=pipeline))
 
+    def rearm(self) -> None:
+        """Let everything run again that has failed too often, as an operator does."""
+        self.set(MODULE_REARM, REARM_ALL)
+
     def _try(self, action: Callable[[], None], attempts: int = 5) -> None:
         for _ in range(attempts):
             # A strike may have killed it just now, and nobody else looks while this waits.
@@ -152,7 +157,8 @@ class Field:
         with contextlib.suppress(PeerError, ParamError):
             wanted = [(name, None) for name in _FATES]
             values = self.daemon.do(self.daemon.remote.get_many(NODE, wanted))
-            self.done = sum(value for value in values if isinstance(value, int))
+            fates = [value for value in values if isinstance(value, int)]
+            self.done, self.delivered = sum(fates), fates[0]
 
     def look(self) -> None:
         """Take a sample; read what is new in the event log."""
@@ -194,13 +200,20 @@ class Field:
             self._live = []
 
     def measure(self, random: Random, batches: int) -> float:
-        """Bring good batches through; return how many a second."""
+        """Bring good batches through; return how many a second.
+
+        Records a problem if one is not delivered: to refuse batches is no throughput.
+        """
         self.drain()
+        delivered = self.delivered
         began_s = monotonic_s()
         for _ in range(batches):
             self.shoot(random, GOOD_PIPELINE)
         self.drain()
         rate = round(batches / (monotonic_s() - began_s), 1)
+        failed = batches - (self.delivered - delivered)
+        if failed:
+            self.problems.append(f"{failed} of {batches} good batches failed ({self.phase})")
         self.look()
         return rate
 

@@ -152,6 +152,8 @@ class _Soak:
     def _round(self, seed: int, random: Random, strikes: list[Strike]) -> Round:
         field, began_s, sent = self._field, monotonic_s(), self._field.sent
         known, known_events = len(field.problems), len(field.history.problems)
+        # Strikes kill more forges in a minute than a node takes for an accident.
+        field.rearm()
         modules = [strike for strike in strikes if strike.module]
         for number, strike in enumerate(modules, FIRST_BAD_PIPELINE):
             field.install(f"bad{number}", strike.module)
@@ -175,7 +177,8 @@ class _Soak:
     # -- the end
 
     def _heal(self) -> None:
-        """Take away every hostile pipeline; the node has to do the rest itself."""
+        """Take away every hostile pipeline and re-arm; the node has to do the rest itself."""
+        self._field.rearm()
         for pipeline in range(FIRST_BAD_PIPELINE, FIRST_BAD_PIPELINE + _LARGEST):
             self._field.configure(pipeline)
         self._field.configure(GOOD_PIPELINE, GOOD)

@@ -119,6 +119,13 @@ def test_a_node_that_ends_by_itself_is_a_problem(working):
     assert working.problems == ["the node ended by itself with 0 (start)"]
 
 
+def test_good_batches_that_fail_are_no_throughput(working):
+    working.install(GOOD, "def run(batch, params):\n    raise ValueError\n")
+    working.configure(GOOD_PIPELINE, GOOD)
+    working.measure(Random(1), 3)
+    assert working.problems == ["3 of 3 good batches failed (start)"]
+
+
 def test_every_hostile_module_of_the_table_exists():
     assert all(bool(strike.module) != bool(strike.act) for strike in STRIKES)
     names = {fault.name for fault in FAULTS if fault.python}
