@@ -182,17 +182,14 @@ class Tree(Harness):
         return took
 
     def _announce(self, batch: Input) -> None:
-        """Do what a node does before it hands a batch in: alert the host, write the journal."""
-        self.executor.alert(self.chain.pipeline_id)
+        """Do what a node does before it hands a batch in: write the journal, alert the host."""
         message = BatchMessage(
             num_images=len(batch.blocks), batch_size=batch.size_bytes, pipeline_id=1, shmid=1
         )
         body, number = encode_message(message), self._journal.state.last_batch + 1
-        for record in (
-            Record(kind=Kind.TAKEN, batch=number, message=body),
-            Record(kind=Kind.STARTED, batch=number, device=1, inode=1),
-        ):
-            self._journal.append(record)
+        self._journal.append(Record(kind=Kind.TAKEN, batch=number, message=body))
+        self.executor.alert(self.chain.pipeline_id)
+        self._journal.append(Record(kind=Kind.STARTED, batch=number, device=1, inode=1))
 
     def close(self) -> None:
         """End every process."""

@@ -98,10 +98,6 @@ class Processor:
 
     # -- one batch
 
-    def announce(self, message: BatchMessage) -> None:
-        """Say that a batch comes as soon as it is in the journal."""
-        self._runner.alert(message.pipeline_id)
-
     async def process(self, number: int) -> None:
         """Give an open batch its fate and remove its segment."""
         self._active.add(number)
@@ -174,6 +170,8 @@ class Processor:
             if batch.attempts >= self._max_attempts:
                 reason = f"the node died {batch.attempts} times while it processed the batch"
                 raise BatchFailure(Code.NODE_DIED, reason, message.pipeline_id)
+            # It takes the disk longer to write the next record than a host to wake up.
+            self._runner.alert(message.pipeline_id)
             await self._record(
                 Record(
                     kind=Kind.STARTED,
