@@ -156,7 +156,12 @@ class Tree(Harness):
         return expect(self.wait(promise))
 
     def rest(self) -> None:
-        """Let the tree prepare whatever it prepares in idle time."""
+        """Let the tree prepare whatever it prepares in idle time.
+
+        Between two steps of that nobody does anything for some milliseconds, so the hosts are asked
+        as well.
+        """
+        self._until(lambda: self.executor.is_prepared)
         wait_for_rest(self.forge_pid, self.loop.tick)
 
     def latency_s(self, batch: Input) -> float:
