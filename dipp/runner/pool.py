@@ -290,7 +290,7 @@ def _private_bytes(execution: Execution) -> int:
 
 
 def _ask_private_bytes(pid: int) -> int | None:
-    """Return its part of the memory that is nobody's file: arenas have an allowance of their own."""
+    """Return its part of what is nobody's file: arenas have an allowance of their own."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             rows = [line.split() for line in file]
