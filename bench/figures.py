@@ -45,7 +45,7 @@ TARGETS: dict[str, Target] = {
     "payload.dipp_pss_mb": Target(limit=120),
     "payload.start_s": Target(limit=3.0),
     "dish.growth_5_to_77": Target(limit=1.1, source="performance.md 7"),
-    "aurora.cpu_s_per_1000": Target(limit=42.0, source="aurora.md 7"),
+    "aurora.cpu_s_per_1000": Target(limit=20.0, source="issue 5"),
     "aurora.paper_gate_s_per_200": Target(limit=4.0, source="aurora.md 7"),
 }
 

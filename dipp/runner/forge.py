@@ -32,6 +32,7 @@ from dipp.runner.wait import (
     sweep_orphans,
     sweep_sysv_segments,
 )
+from dipp.runner.warm import own_parts
 from dipp.runner.wire import FrameError
 from dipp.sandbox import faultaddress
 from dipp.sandbox.cgroups import Cgroup, Cgroups
@@ -206,6 +207,7 @@ def main(argv: list[str]) -> int:
     node.sock.set_inheritable(False)
     become_subreaper()
     preload()
+    own_parts()
     # Text dumps of fatal signals go to the log of the module child.
     faulthandler.enable(all_threads=False)
     faultaddress.install()
