@@ -41,10 +41,14 @@ def in_fork(function: Callable[[], str]) -> str:
     ours, theirs = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        os.close(ours)
-        status, text = _attempt(function)
-        os.write(theirs, text.encode(errors="replace")[:_REPORT_BYTES])
-        os._exit(status)
+        status = _VIOLATED
+        try:
+            os.close(ours)
+            status, text = _attempt(function)
+            os.write(theirs, text.encode(errors="replace")[:_REPORT_BYTES])
+        finally:
+            # Also if nobody reads any more: a fork must never return into its parent's code.
+            os._exit(status)
     os.close(theirs)
     try:
         with open(ours, "rb") as reader:
@@ -68,7 +72,7 @@ def _attempt(function: Callable[[], str]) -> tuple[int, str]:
         return _NOT_INJECTED, str(error)
     except Violation as error:
         return _VIOLATED, str(error)
-    except BaseException as error:  # boundary: a fork must never return into its parent's code
+    except BaseException as error:  # boundary: whatever it is becomes a report
         traceback.print_exc()
         return _VIOLATED, f"{type(error).__name__}: {error}"
 

@@ -103,3 +103,28 @@ def test_numbers_are_those_of_different_calls():
     for column in (0, 1):
         numbers = [row[column] for row in NUMBERS.values() if row[column] is not None]
         assert len(set(numbers)) == len(numbers)
+
+
+def test_a_fork_whose_parent_dies_never_goes_on_in_its_parents_code(tmp_path):
+    mark = tmp_path / "escaped"
+    script = f"""
+import os, signal
+from pathlib import Path
+from dipp.faults.smalldisk import in_fork
+
+def orphan():
+    os.kill(os.getppid(), signal.SIGKILL)
+    while os.getppid() == parent:
+        os.sched_yield()
+    return "nobody reads this"
+
+parent = os.getpid()
+try:
+    in_fork(orphan)
+finally:
+    Path({str(mark)!r}).touch()
+"""
+    # Its output ends when the orphan has ended too.
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert not mark.exists()
