@@ -137,10 +137,13 @@ def _descriptors(case: Case) -> str:
     with Harness() as harness:
         for _ in range(3):
             harness.run_images(chain)
+        # With a child that stands by, as afterwards.
+        harness.prepare()
         family = [os.getpid(), harness.forge_pid, *children_of(harness.forge_pid)]
         before = [_count_fds(pid) for pid in family]
         for _ in range(_MANY_RUNS):
             harness.run_images(chain)
+        harness.prepare()
         # A host closes its last ones just after it has answered.
         for _ in range(100):
             after = [_count_fds(pid) for pid in family]
