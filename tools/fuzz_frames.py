@@ -42,7 +42,8 @@ _ROUND_FRAMES = 20_000
 _MIN_ROUNDS = 4
 # What may differ between two moments of rest: caches that fill up to their own limits.
 _MAX_OBJECT_GROWTH = 20_000
-_MAX_MEMORY_GROWTH_KB = 8_192
+# In a process that has done much else before, the C library itself moves by more than 8 MB.
+_MAX_MEMORY_GROWTH_KB = 16_384
 _MAX_TIMERS = 4_096
 # Longer than any timeout that a peer may ask for.
 _REST_S = 1_300.0
