@@ -36,7 +36,8 @@ from dipp.runner.warm import own_parts, touch
 from dipp.sandbox.gear import Gear
 from dipp.workspace import ImageRef, SegmentRange, Workspace
 
-_STAGES = 4
+# One that hands its batch on and one that has copied it.
+_STAGES = 2
 _TIMEOUT_S = 1.0
 
 
@@ -65,8 +66,8 @@ class Rehearsal:
         )
 
     def _answer(self, position: int) -> bytes:
-        """Return what a module says that hands its batch on, or every other time has copied it."""
-        if position % 2 == 0:
+        """Return what a module says that hands its batch on, or that has copied it."""
+        if position == 0:
             return encode_forwarded(0)
         copy = ImageRef(self._ref.meta, SegmentRange(1, 0, self._ref.pixels.length))
         return encode_frame(ModuleDone(batch_id=0, pipeline_id=0, images=(copy,)))
