@@ -18,6 +18,8 @@ import stat
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from dipp.errors import Code, ContentError
 from dipp.workspace import SegmentRange
 
@@ -129,11 +131,17 @@ def map_for_good(
         raise OSError(ctypes.get_errno(), f"map {size} bytes")
     # Has an effect where the administrator allows huge pages for shared memory.
     _MADVISE(address, size, _HUGE_PAGE)
-    warm_bytes = min(size, -(-warm_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
-    if warm_bytes > 0:
-        _MADVISE(address, warm_bytes, _POPULATE_WRITE if writable else _POPULATE_READ)
     view: memoryview = _VIEW(address, size, _BUFFER_WRITE if writable else _BUFFER_READ)
+    warm_mapping(view, warm_bytes)
     return view
+
+
+def warm_mapping(view: memoryview, warm_bytes: int) -> None:
+    """Make the first bytes of a mapping ready to be touched, where the kernel can do that."""
+    warm_bytes = min(len(view), -(-warm_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+    if warm_bytes > 0:
+        address = np.frombuffer(view, np.uint8).ctypes.data
+        _MADVISE(address, warm_bytes, _POPULATE_READ if view.readonly else _POPULATE_WRITE)
 
 
 @dataclass(slots=True, eq=False)

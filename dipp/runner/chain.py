@@ -45,6 +45,8 @@ class Crew(Protocol):
     modules: Sequence[LoadedModule]
     arenas: ArenaPool
     forks: ForkWatch
+    # How much a child shall have ready: the pixels of the largest state of the last batch.
+    recent_bytes: int
 
     def spawn(self, position: int) -> Execution:
         """Fork a child for that stage. Raises OSError."""
@@ -98,6 +100,9 @@ class ChainRunner:
             return ChainResult(crash=crash)
         latency_s = time.monotonic() - started
         stages = self._stages
+        states = [stage.before for stage in stages] + ([state] if state else [])
+        # Metadata lie in the same memory; what is missing is touched when it is needed.
+        self._crew.recent_bytes = max((each.size_bytes for each in states), default=0)
         self._bury(stages)
         # To let go of them takes longer than many a module; the next batch shall not wait for it.
         self._stages = []

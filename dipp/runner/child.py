@@ -22,7 +22,7 @@ from io import FileIO, TextIOWrapper
 from typing import NoReturn
 
 from dipp.errors import Code, DippError
-from dipp.runner.arena import map_for_good
+from dipp.runner.arena import map_for_good, warm_mapping
 from dipp.runner.channel import MAX_FDS, Channel
 from dipp.runner.forking import reseed
 from dipp.runner.loader import ErrorPipe, LoadedModule
@@ -65,7 +65,8 @@ class Memory:
     """What a child maps before its batch exists: descriptors, and how many bytes to touch of each.
 
     `arenas` are those of the pool by number, to be read; it writes `own` only, for which it has
-    another descriptor. `before` is the one that the stage before writes.
+    another descriptor. `before` is the one that the stage before writes. `recent_bytes` is what the
+    last batch needed; whoever has time touches what any batch did.
     """
 
     arenas: tuple[int, ...]
@@ -76,6 +77,7 @@ class Memory:
     before_bytes: int
     scratch_fd: int
     scratch_bytes: int
+    recent_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,7 @@ class _Child:
         self._pipe: ErrorPipe | None = (pipe[0], pipe[1]) if len(pipe) == 2 else None
         move_to(self._cpus.all)
         reseed()
+        self._memory = outfit.memory
         self._map(outfit.memory)
         # Also if it does not rehearse: a module shall not see how its child came to be.
         self._mirror, self._mirrored = Channel.pair()
@@ -133,14 +136,15 @@ class _Child:
         self._confine(outfit, (*keep, self._own_fd) if outfit.rehearses else keep)
 
     def _map(self, memory: Memory) -> None:
-        self._arenas = [
-            map_for_good(fd, warm_bytes=memory.before_bytes if number == memory.before else 0)
-            for number, fd in enumerate(memory.arenas)
-        ]
-        self._arena = map_for_good(memory.own_fd, writable=True, warm_bytes=memory.own_bytes)
-        self._scratch = map_for_good(
-            memory.scratch_fd, writable=True, warm_bytes=memory.scratch_bytes
-        )
+        self._arenas = [map_for_good(fd) for fd in memory.arenas]
+        self._arena = map_for_good(memory.own_fd, writable=True)
+        self._scratch = map_for_good(memory.scratch_fd, writable=True)
+        self._warm(memory, memory.recent_bytes)
+
+    def _warm(self, memory: Memory, limit_bytes: int) -> None:
+        warm_mapping(self._arenas[memory.before], min(memory.before_bytes, limit_bytes))
+        warm_mapping(self._arena, min(memory.own_bytes, limit_bytes))
+        warm_mapping(self._scratch, min(memory.scratch_bytes, limit_bytes))
 
     def _confine(self, outfit: Outfit, keep_fds: tuple[int, ...]) -> None:
         os.chdir(outfit.directory)
@@ -173,6 +177,8 @@ class _Child:
 
     def _stand_by(self) -> None:
         """Rehearse. First without the module's own part: that may fail."""
+        # In a series that would cost more than it saves, if the batch before was a smaller one.
+        self._warm(self._memory, sys.maxsize)
         socket.send_fds(self._mirrored.sock, [b"f"], [self._own_fd])
         self._rehearse(BY_DESCRIPTOR)
         self._module.rehearse_fully()

@@ -53,6 +53,8 @@ class Spawner:
         self.policy = policy
         self.gear = gear
         self.forks = ForkWatch()
+        # Of pixels, in the largest state of the last batch.
+        self.recent_bytes = 0
         self._scratch_root = scratch_root
         self._control_fd = control_fd
         self._cpus = cpus
@@ -95,6 +97,7 @@ class Spawner:
             before_bytes=used_bytes(before.fd) if position else 0,
             scratch_fd=scratch_fd,
             scratch_bytes=used_bytes(scratch_fd),
+            recent_bytes=self.recent_bytes,
         )
 
     def take_back(self, directory: str) -> None:

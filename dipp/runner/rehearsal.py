@@ -167,6 +167,7 @@ class _Crew:
         self.modules: Sequence[LoadedModule] = [_Nothing()] * _STAGES
         self.arenas = arenas
         self.forks = forks
+        self.recent_bytes = 0
 
     def spawn(self, position: int) -> Execution:
         raise OSError(f"a rehearsal has no child for stage {position}")
@@ -204,6 +205,7 @@ def _outfit(arenas: ArenaPool) -> Outfit:
         before_bytes=0,
         scratch_fd=-1,
         scratch_bytes=0,
+        recent_bytes=0,
     )
     return Outfit(
         module=_Nothing(),
