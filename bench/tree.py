@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BLOCK_BYTES = 512
+# Anonymous files, and those without a name on the file system of arenas in huge pages.
+_MEMORY_FILES = ("/memfd:", "/#")
 # How often in a row a tree must be found at rest before it is believed.
 _LOOKS = 3
 _LOOK_S = 0.001
@@ -19,8 +21,8 @@ class Memory:
     """Memory of a set of processes, in bytes.
 
     `pss` shares every page among those that map it; `anonymous` is the private part of that;
-    `files` are anonymous files (memfd) that any of them holds open, each counted once, mapped or
-    not.
+    `files` are files in memory without a name that any of them holds open, each counted once,
+    mapped or not.
     """
 
     pss: int = 0
@@ -112,7 +114,7 @@ def _memory_files(pid: int) -> dict[tuple[int, int], int]:
     for name in names:
         path = f"{folder}/{name}"
         try:
-            if os.readlink(path).startswith("/memfd:"):
+            if os.readlink(path).startswith(_MEMORY_FILES):
                 status = os.stat(path)
                 found[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK_BYTES
         except OSError:

@@ -58,6 +58,10 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "--keep-mb", type=int, default=Limits().keep_mb, metavar="MB",
         help="memory of batches that a host keeps for the next one (%(default)d)",
     )  # fmt: skip
+    limits.add_argument(
+        "--small-pages", action="store_true",
+        help="memory of batches in ordinary pages: slower, but not in steps of 2 MB",
+    )  # fmt: skip
     limits.add_argument("--host-memory-mb", type=int, default=Limits().host_memory_mb, metavar="MB")
     limits.add_argument(
         "--module-memory-mb", type=int, default=Limits().module_memory_mb, metavar="MB"
@@ -166,6 +170,7 @@ def make_config(options: argparse.Namespace) -> NodeConfig:
             workers=options.workers,
             standby=options.standby,
             keep_mb=options.keep_mb,
+            huge_pages=not options.small_pages,
             max_hosts=options.max_hosts,
             host_memory_mb=options.host_memory_mb,
             module_memory_mb=options.module_memory_mb,

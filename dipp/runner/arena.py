@@ -1,10 +1,11 @@
 """Memory of batches: arenas that one module writes and others read, and who uses them when.
 
-Driver. An arena is an anonymous file whose size is sealed for ever, so that no reader can be killed
-by truncation. It is used again for later batches, because first touches of pages cost more than
-most modules; its content is therefore not sealed. Nobody trusts it: metadata are copied before they
-are checked, and pixels are whatever the modules of this one pipeline made of them. A camera's
-segment gives no promise at all and is read with `pread`.
+Driver. An arena is a file whose size is fixed for ever, so that no reader can be killed by
+truncation: an anonymous one with seals, or one in huge pages (hugefiles.py). It is used again for
+later batches, because first touches of pages cost more than most modules; its content is therefore
+not sealed. Nobody trusts it: metadata are copied before they are checked, and pixels are whatever
+the modules of this one pipeline made of them. A camera's segment gives no promise at all and is
+read with `pread`.
 Source: performance.md 3, style-anchors.md 3, faults 4 and 32.
 """
 
@@ -15,12 +16,13 @@ import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dipp.errors import Code, ContentError
+from dipp.runner.channel import close_fds
 from dipp.workspace import SegmentRange
 
 _SIZE_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
@@ -32,6 +34,8 @@ _BLOCK_BYTES = 512
 # A stage writes one and reads the other; fewer pages in use are warmer pages. Where images wait in
 # both, or the node still reads a result, a spare one is taken.
 ROTATING = 2
+# With the scratch memory.
+IN_USE = ROTATING + 1
 
 _HUGE_PAGE = 14
 _BUFFER_READ, _BUFFER_WRITE = 0x100, 0x200
@@ -67,9 +71,14 @@ def create_arena(size_bytes: int) -> int:
     return fd
 
 
-def has_fixed_size(fd: int) -> bool:
-    """Say whether a descriptor is memory that nobody can shorten any more."""
+def has_fixed_size(fd: int, device: int = 0) -> bool:
+    """Say whether a descriptor is memory that nobody can shorten any more.
+
+    `device` is the one whose files nobody could ever shorten, 0 for none; see hugefiles.py.
+    """
     try:
+        if device and os.fstat(fd).st_dev == device:
+            return True
         return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SIZE_SEALS == _SIZE_SEALS
     except OSError:
         return False
@@ -161,13 +170,16 @@ class Arena:
 class ArenaPool:
     """The arenas of one host, and the scratch memory that its children use one after another."""
 
-    def __init__(self, size_bytes: int, keep_bytes: int) -> None:
-        """Make what a chain usually needs; it costs nothing until it is used. Raises OSError."""
+    def __init__(self, size_bytes: int, keep_bytes: int, files: Sequence[int] = ()) -> None:
+        """Make what a chain usually needs; it costs nothing until it is used. Raises OSError.
+
+        `files` are `IN_USE` files of that size that cannot be shortened; without, they are made.
+        """
         self.size_bytes = size_bytes
         self._keep_bytes = keep_bytes
-        self.scratch_fd = create_arena(size_bytes)
+        self.scratch_fd, *fds = files or [create_arena(size_bytes) for _ in range(IN_USE)]
         self._by_fd: dict[int, Arena] = {}
-        self.rotating = [self._create(number) for number in range(ROTATING)]
+        self.rotating = [self._add(number, fd) for number, fd in enumerate(fds)]
         # Which of them the first stage of the next batch writes.
         self._first = 0
         self._spare: list[Arena] = []
@@ -193,7 +205,7 @@ class ArenaPool:
         for arena in self._spare:
             if self.is_free(arena, used):
                 return arena
-        arena = self._create(ROTATING + len(self._spare))
+        arena = self._add(ROTATING + len(self._spare), create_arena(self.size_bytes))
         self._spare.append(arena)
         return arena
 
@@ -227,8 +239,12 @@ class ArenaPool:
             total -= sizes[fd]
             _LIBC.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, self.size_bytes)
 
-    def _create(self, number: int) -> Arena:
-        fd = create_arena(self.size_bytes)
+    def close(self) -> None:
+        """Give all descriptors back."""
+        arenas = self._by_fd.values()
+        close_fds([self.scratch_fd, *(fd for arena in arenas for fd in (arena.fd, arena.read_fd))])
+
+    def _add(self, number: int, fd: int) -> Arena:
         try:
             read_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

@@ -75,6 +75,8 @@ class Executor:
         self._next_number = 1
         self._is_closing = False
         self._forge_is_lost = False
+        # Of whose files nobody can make a shorter one.
+        self._device = 0
         self._all_gone: Promise[None] | None = None
         loop.add_reader(forge.channel.fileno(), self._on_forge)
 
@@ -286,6 +288,11 @@ class Executor:
         """Ask for a process. Raises OSError."""
         self._forge.send(SpawnHost(host=host.number), [control.fileno()])
 
+    @property
+    def arena_device(self) -> int:
+        """Return the device whose files keep their size, 0 if there is none."""
+        return self._device
+
     def blame_forge(self) -> None:
         """Kill a forge that does not answer; its end is noticed like any other."""
         self._forge.kill()
@@ -333,6 +340,7 @@ class Executor:
         close_fds(fds)
         if isinstance(report, ForgeReady):
             self._note_missing(report.missing_rungs)
+            self._device = report.device
         elif isinstance(report, HostExited):
             self.stats.orphans += report.orphans
             self.stats.hosts_lost += bool(report.signal)

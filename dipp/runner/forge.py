@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import gc
 import importlib
 import os
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 
 from dipp.runner.channel import Channel, close_fds, expect_fds
 from dipp.runner.host import host_main
+from dipp.runner.hugefiles import device_of, mount_huge
 from dipp.runner.protocol import ForgeReady, HostExited, HostRefused, HostSpawned, SpawnHost
 from dipp.runner.wait import (
     Burial,
@@ -79,6 +81,7 @@ class Forge:
 
     def __init__(self, node: Channel, scratch_root: str, namespaces: PidNamespaces) -> None:
         self._node = node
+        self._huge_fd = mount_huge()
         self._namespaces = namespaces
         self._scratch_root = scratch_root
         self._cgroups = Cgroups()
@@ -88,7 +91,8 @@ class Forge:
         """Fork and bury until the node hangs up."""
         wake_fd = _wake_on_sigterm()
         missing = try_everything(self._scratch_root, self._namespaces)
-        self._tell(ForgeReady(pid=os.getpid(), missing_rungs=missing))
+        device = device_of(self._huge_fd)
+        self._tell(ForgeReady(pid=os.getpid(), missing_rungs=missing, device=device))
         while True:
             poller = select.poll()
             for fd in (self._node.fileno(), wake_fd, *(h.pidfd for h in self._hosts.values())):
@@ -138,7 +142,8 @@ class Forge:
         pid, is_separate = self._namespaces.fork()
         if pid == 0:
             # The parent of process 1 has no number it could see.
-            _become_host(control_fd, scratch, 0 if is_separate else parent, cgroup, number)
+            parent = 0 if is_separate else parent
+            _become_host(control_fd, self._huge_fd, scratch, parent, cgroup, number)
         pidfd = os.pidfd_open(pid)
         self._hosts[number] = _HostProcess(
             number=number, pid=pid, pidfd=pidfd, scratch=scratch, cgroup=cgroup
@@ -175,20 +180,27 @@ class Forge:
 
 
 def _become_host(
-    control_fd: int, scratch: str, parent_pid: int, cgroup: Cgroup | None, number: int
+    control_fd: int,
+    huge_fd: int,
+    scratch: str,
+    parent_pid: int,
+    cgroup: Cgroup | None,
+    number: int,
 ) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Everything of the forge, above all its line to the node, must be out of a host's reach.
+        if huge_fd >= 0:
+            huge_fd = fcntl.fcntl(huge_fd, fcntl.F_DUPFD_CLOEXEC, 4)
         os.dup2(control_fd, 3)
-        close_all_but((3,))
+        close_all_but((3, huge_fd) if huge_fd >= 0 else (3,))
         # What is printed while modules are loaded must not reach the node's terminal.
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(null, standard)
         os.close(null)
-        host_main(Channel.from_fd(3), scratch, parent_pid, cgroup, number)
+        host_main(Channel.from_fd(3), huge_fd, scratch, parent_pid, cgroup, number)
     finally:
         os._exit(1)
 

@@ -19,10 +19,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from dipp.errors import ContentError
-from dipp.runner.arena import ArenaPool
+from dipp.runner.arena import IN_USE, ArenaPool, has_fixed_size
 from dipp.runner.chain import ChainResult, ChainRunner
 from dipp.runner.channel import Channel, close_fds, expect_fds
 from dipp.runner.child import QUIET_S
+from dipp.runner.hugefiles import can_be_opened_anew, make_files
 from dipp.runner.loader import LoadedModule, load_module
 from dipp.runner.placement import Cpus, move_to
 from dipp.runner.pool import Spawner, StandbyPool
@@ -64,9 +65,17 @@ _AWAKE_S = 0.005
 
 
 def host_main(
-    control: Channel, scratch_root: str, parent_pid: int, cgroup: Cgroup | None, number: int
+    control: Channel,
+    huge_fd: int,
+    scratch_root: str,
+    parent_pid: int,
+    cgroup: Cgroup | None,
+    number: int,
 ) -> NoReturn:
-    """Load the chain and run batches until told to quit. Never returns."""
+    """Load the chain and run batches until told to quit. Never returns.
+
+    `huge_fd` is what `mount_huge` gave; the host closes it.
+    """
     status = 1
     try:
         os.setsid()
@@ -74,7 +83,7 @@ def host_main(
         become_subreaper()
         # Both or none: the forge decided for the process numbers.
         is_separate = parent_pid == 0 and separate_ipc()
-        _Host(control, scratch_root, cgroup, is_separate, number).serve()
+        _Host(control, scratch_root, cgroup, is_separate, number).serve(huge_fd)
         status = 0
     except BaseException:  # boundary: a fault of the runner itself becomes a report
         with contextlib.suppress(OSError):
@@ -106,15 +115,15 @@ class _Host:
         self._scratch_root = scratch_root
         self._modules: list[LoadedModule] = []
 
-    def serve(self) -> None:
+    def serve(self, huge_fd: int) -> None:
         message = self._control.receive((LoadChain,))
         if message is None:
             return
         order, fds = message
         progress = ProgressPage(expect_fds(fds, 1)[0])
+        self._make_arenas(order.policy, huge_fd)
         if not self._load(order):
             return
-        self._arenas = ArenaPool(order.policy.arena_bytes, order.policy.keep_bytes)
         self._spawner = Spawner(
             self._modules,
             self._arenas,
@@ -188,8 +197,28 @@ class _Host:
             self._spawner.gear = recount(self._spawner.gear, policy)
             self._counted = time.monotonic()
 
+    def _make_arenas(self, policy: Policy, huge_fd: int) -> None:
+        """Make the memory of batches, while nothing foreign is in this process."""
+        files: list[int] = []
+        if huge_fd >= 0:
+            if policy.huge_pages:
+                files = make_files(huge_fd, IN_USE, policy.arena_bytes)
+            os.close(huge_fd)
+        self._arenas = ArenaPool(policy.arena_bytes, policy.keep_bytes, files)
+
+    def _check_arenas(self, policy: Policy) -> None:
+        """Take other ones if a module could shorten these, because nothing encloses this process.
+
+        Raises OSError.
+        """
+        fd = self._arenas.scratch_fd
+        if not has_fixed_size(fd) and can_be_opened_anew(fd):
+            self._arenas.close()
+            self._arenas = ArenaPool(policy.arena_bytes, policy.keep_bytes)
+
     def _load(self, order: LoadChain) -> bool:
         missing = self._enclose(order)
+        self._check_arenas(order.policy)
         for step in order.chain.steps:
             self._control.send(LoadingModule(position=step.index))
             try:

@@ -40,6 +40,8 @@ class Limits:
     standby_memory_mb: int = 96
     # Memory of batches that a host keeps for the next one.
     keep_mb: int = 64
+    # That memory in huge pages, if the machine has them: quicker, in steps of 2 MB.
+    huge_pages: bool = True
 
     def policy(self) -> Policy:
         """Return what modules are told of it."""
@@ -54,6 +56,7 @@ class Limits:
             standby=self.standby,
             standby_bytes=self.standby_memory_mb * _MEGABYTE,
             keep_bytes=self.keep_mb * _MEGABYTE,
+            huge_pages=self.huge_pages,
         )
 
 

@@ -145,15 +145,16 @@ def collect_images(
     stages: Sequence[StageStats] = (),
     *,
     latency_s: float = 0.0,
+    device: int = 0,
     release: Callable[[], None] = _nothing,
 ) -> Completed:
     """Check what a host reports and map it; takes the arenas over. Raises ContentError, OSError.
 
     Only memory that cannot shrink any more is mapped. A camera's segment is copied: its owner could
-    truncate it and kill a reader of the mapping.
+    truncate it and kill a reader of the mapping. `device` is one whose files nobody can shorten.
     """
     try:
-        if not all(has_fixed_size(fd) for fd in arenas):
+        if not all(has_fixed_size(fd, device) for fd in arenas):
             raise ContentError("an arena is not sealed", Code.RESULT_INVALID)
         segments = (job.segment_fd, *arenas)
         sizes = [segment_size(fd) for fd in segments]

@@ -45,10 +45,14 @@ BY_DESCRIPTOR, UNUSED = 255, 254
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgeReady:
-    """Forge to node: imports are done, hosts can be asked for; these rungs cannot hold here."""
+    """Forge to node: imports are done, hosts can be asked for; these rungs cannot hold here.
+
+    Nobody can shorten a file that lies on `device`; 0 if there is no such device.
+    """
 
     pid: int
     missing_rungs: tuple[str, ...] = ()
+    device: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +288,7 @@ _POLICY = Record(
     standby=U8,
     standby_bytes=U64,
     keep_bytes=U64,
+    huge_pages=U8,
 )
 _STAGES = Many(
     Record(
@@ -357,7 +362,7 @@ def decode_go(data: bytes | memoryview) -> Go:
 
 
 _FRAMES: dict[int, Record | _GoRecord] = {
-    1: Record(ForgeReady, pid=U32, missing_rungs=Many(_NAME, 32)),
+    1: Record(ForgeReady, pid=U32, missing_rungs=Many(_NAME, 32), device=U64),
     2: Record(SpawnHost, host=U32),
     3: Record(HostSpawned, host=U32, pid=U32),
     4: Record(HostRefused, host=U32, errno=U32),

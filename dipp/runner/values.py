@@ -49,7 +49,7 @@ class Policy:
     `processes` counts threads too. `user` is whom modules run as if the node is root; empty means
     whoever the node is. `standby` children per module are kept ready while their private memory
     stays below `standby_bytes`; 0 forks on demand. Of the memory of batches a host keeps
-    `keep_bytes` for the next one.
+    `keep_bytes` for the next one, in huge pages if `huge_pages` and the machine has them.
     """
 
     memory_bytes: int = 512 << 20
@@ -62,6 +62,7 @@ class Policy:
     standby: int = 1
     standby_bytes: int = 96 << 20
     keep_bytes: int = 64 << 20
+    huge_pages: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ Source: landlock(7), dependencies.md 7, faults 29 and 31.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 import struct
@@ -29,6 +30,7 @@ _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _FOR_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 # Highest file right of each version.
 _RIGHTS = ((5, 16), (3, 15), (2, 14), (1, 13))
+_KNOWS_TRUNCATION = 3
 _NO_TCP = 3
 _NO_FOREIGN_SIGNALS_AND_SOCKETS = 3
 
@@ -65,6 +67,20 @@ def create_ruleset(rules: Iterable[tuple[Sequence[str], int]]) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def forbid_truncation() -> None:
+    """Open no file from now on that could be shortened; descriptors passed on keep that.
+
+    Raises OSError where the kernel's version knows no such right.
+    """
+    if version() < _KNOWS_TRUNCATION:
+        raise OSError(errno.EOPNOTSUPP, "landlock: does not watch truncation")
+    fd = _call(_CREATE_RULESET, _RULESET.pack(_TRUNCATE, 0, 0), _SIZES[-1][1], 0)
+    try:
+        restrict_self(fd)
+    finally:
+        os.close(fd)
 
 
 def restrict_self(ruleset_fd: int) -> None:

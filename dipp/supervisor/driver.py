@@ -58,6 +58,10 @@ class Owner(Protocol):
     def ask_forge(self, host: HostDriver, control: Channel) -> None:
         """Ask for a process. Raises OSError."""
 
+    @property
+    def arena_device(self) -> int:
+        """The device whose files nobody can shorten, 0 if there is none."""
+
     def blame_forge(self) -> None:
         """The forge does not do its duty."""
 
@@ -366,6 +370,7 @@ class HostDriver:
                 arenas,
                 report.stages,
                 latency_s=report.latency_s,
+                device=self._owner.arena_device,
                 release=lambda: self.release(report.batch_id),
             )
         except (ContentError, OSError) as error:
