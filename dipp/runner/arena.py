@@ -18,10 +18,10 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import NamedTuple, Self
 
 from dipp.errors import Code, ContentError
+from dipp.runner.birth import Birth
 from dipp.runner.channel import close_fds
 from dipp.workspace import SegmentRange
 
@@ -43,7 +43,8 @@ _BUFFER_READ, _BUFFER_WRITE = 0x100, 0x200
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 # Looked up once, here: in a fresh child every look-up copies pages.
-_MMAP, _MADVISE, _VIEW = _LIBC.mmap, _LIBC.madvise, ctypes.pythonapi.PyMemoryView_FromMemory
+_MMAP, _MUNMAP, _MADVISE = _LIBC.mmap, _LIBC.munmap, _LIBC.madvise
+_VIEW = ctypes.pythonapi.PyMemoryView_FromMemory
 _MMAP.restype = ctypes.c_void_p
 _MMAP.argtypes = (
     ctypes.c_void_p,
@@ -53,6 +54,7 @@ _MMAP.argtypes = (
     ctypes.c_int,
     ctypes.c_long,
 )
+_MUNMAP.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _MADVISE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _VIEW.restype = ctypes.py_object
 _VIEW.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
@@ -121,36 +123,41 @@ def map_segment(fd: int) -> memoryview:
     return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ))
 
 
-def map_for_good(
-    fd: int, *, writable: bool = False, warm_bytes: int = 0, limit_bytes: int | None = None
-) -> memoryview:
+class Mapping(NamedTuple):
+    """A segment in the address space of this process, for the rest of its life."""
+
+    address: int
+    view: memoryview
+
+    def warm(self, size_bytes: int) -> None:
+        """Make the first bytes ready to be touched, where the kernel can do that."""
+        size_bytes = min(len(self.view), -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+        if size_bytes > 0:
+            how = _POPULATE_READ if self.view.readonly else _POPULATE_WRITE
+            _MADVISE(self.address, size_bytes, how)
+
+    def unmap(self) -> None:
+        """Take it out of the address space; the view must not be looked at any more."""
+        _MUNMAP(self.address, len(self.view))
+
+
+def map_for_good(fd: int, *, writable: bool = False, limit_bytes: int | None = None) -> Mapping:
     """Map a segment for the rest of this process, without keeping a descriptor.
 
-    At most the first `limit_bytes` are mapped, for address space is bounded too. The first
-    `warm_bytes` are made ready to be touched, where the kernel can do that at once. Raises OSError.
+    At most the first `limit_bytes` are mapped, for address space is bounded too. Raises OSError.
     """
     size = segment_size(fd)
     if limit_bytes is not None:
         size = min(size, limit_bytes)
     if not size:
-        return memoryview(b"")
+        return Mapping(0, memoryview(b""))
     prot = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
     address = _MMAP(None, size, prot, mmap.MAP_SHARED, fd, 0)
     if address in (None, _MAP_FAILED):
         raise OSError(ctypes.get_errno(), f"map {size} bytes")
     # Has an effect where the administrator allows huge pages for shared memory.
     _MADVISE(address, size, _HUGE_PAGE)
-    view: memoryview = _VIEW(address, size, _BUFFER_WRITE if writable else _BUFFER_READ)
-    warm_mapping(view, warm_bytes)
-    return view
-
-
-def warm_mapping(view: memoryview, warm_bytes: int) -> None:
-    """Make the first bytes of a mapping ready to be touched, where the kernel can do that."""
-    warm_bytes = min(len(view), -(-warm_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
-    if warm_bytes > 0:
-        address = np.frombuffer(view, np.uint8).ctypes.data
-        _MADVISE(address, warm_bytes, _POPULATE_READ if view.readonly else _POPULATE_WRITE)
+    return Mapping(address, _VIEW(address, size, _BUFFER_WRITE if writable else _BUFFER_READ))
 
 
 @dataclass(slots=True, eq=False)
@@ -165,6 +172,42 @@ class Arena:
     read_fd: int
     # The batch whose results lie in it, until the node has read them.
     lent_to: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildMemory:
+    """The rotating arenas and the scratch memory as all children of a host have them mapped.
+
+    A child keeps of those that can be written its own. The descriptor is that of the scratch
+    memory.
+    """
+
+    readable: tuple[Mapping, ...]
+    writable: tuple[Mapping, ...]
+    scratch: Mapping
+    scratch_fd: int
+
+    @classmethod
+    def map(cls, pool: ArenaPool) -> Self:
+        """Map all. Raises OSError."""
+        return cls(
+            readable=tuple(map_for_good(arena.read_fd) for arena in pool.rotating),
+            writable=tuple(map_for_good(arena.fd, writable=True) for arena in pool.rotating),
+            scratch=map_for_good(pool.scratch_fd, writable=True),
+            scratch_fd=pool.scratch_fd,
+        )
+
+    def keep(self, own: int) -> None:
+        """Write only the arena of that number from now on."""
+        for number, mapping in enumerate(self.writable):
+            if number != own:
+                mapping.unmap()
+
+    def warm(self, birth: Birth, limit_bytes: int) -> None:
+        """Make ready what earlier batches touched, but of each no more than that."""
+        self.readable[birth.before].warm(min(birth.before_bytes, limit_bytes))
+        self.writable[birth.own].warm(min(birth.own_bytes, limit_bytes))
+        self.scratch.warm(min(birth.scratch_bytes, limit_bytes))
 
 
 class ArenaPool:

@@ -10,7 +10,7 @@ Source: performance.md 2, dipp.md 10.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from dipp.runner.stage import BatchState, Stage
 from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, StageStats
 from dipp.runner.wait import ForkWatch, sweep_orphans, sweep_sysv_segments
+from dipp.sandbox.gear import User
 
 # How much the last run of a module counts in what is expected of the next.
 _WEIGHT = 0.3
@@ -45,11 +46,17 @@ class Crew(Protocol):
     modules: Sequence[LoadedModule]
     arenas: ArenaPool
     forks: ForkWatch
+    # Whom modules run as, if not as the host.
+    user: User | None
     # How much a child shall have ready: the pixels of the largest state of the last batch.
     recent_bytes: int
 
     def spawn(self, position: int) -> Execution:
         """Fork a child for that stage. Raises OSError."""
+
+    @property
+    def staff(self) -> Collection[int]:
+        """Numbers of processes that help, which are children of this one too."""
 
     def take_back(self, directory: str) -> None:
         """Use a scratch directory again, or remove it."""
@@ -127,7 +134,7 @@ class ChainRunner:
             if state is None or not state.images:
                 break
             self._show(module.step.index)
-            stage = Stage(module=module, before=state)
+            stage = Stage(module=module, before=state, user=self._crew.user)
             self._stages.append(stage)
             self._execute(stage, position)
             state = stage.after
@@ -186,7 +193,7 @@ class ChainRunner:
         for stage in stages:
             if stage.execution is not None:
                 stage.execution.close()
-                self._crew.take_back(stage.execution.outfit.directory)
+                self._crew.take_back(stage.execution.birth.directory)
 
     def _sweep(self, last: Stage) -> None:
         """Kill what modules left running, and charge a stage with it."""
@@ -194,7 +201,7 @@ class ChainRunner:
         if forks.is_quiet:
             return
         held = {stage.execution.pid for stage in self._stages if stage.execution is not None}
-        orphans = sweep_orphans(self._reserve.pids() | held)
+        orphans = sweep_orphans({*self._reserve.pids(), *self._crew.staff, *held})
         last.orphans += len(orphans)
         if orphans:
             last.leaked_segments += sum(sweep_sysv_segments(orphans).values())

@@ -41,7 +41,7 @@ class Channel:
     @classmethod
     def from_fd(cls, fd: int) -> Channel:
         """Take over a descriptor."""
-        return cls(socket.socket(fileno=fd))
+        return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd))
 
     def fileno(self) -> int:
         """Return the descriptor."""

@@ -1,6 +1,6 @@
 """The module child: one execution of one module on one batch, then the end of the process.
 
-Driver; runs in a process forked by a pipeline host. It reports and enforces nothing: whatever it
+Driver; runs in a process that a host's nursery forked. It reports and enforces nothing: whatever it
 says is checked by the host, whatever it does is bounded by the host. Usually it is forked before
 its batch exists: it confines itself, maps and touches what it will need, rehearses, says that it is
 ready, and waits for a `Go` frame. After its result it stays until it is ended, because the end of a
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -22,7 +21,8 @@ from io import FileIO, TextIOWrapper
 from typing import NoReturn
 
 from dipp.errors import Code, DippError
-from dipp.runner.arena import map_for_good, warm_mapping
+from dipp.runner.arena import ChildMemory, map_for_good
+from dipp.runner.birth import Birth
 from dipp.runner.channel import MAX_FDS, Channel
 from dipp.runner.forking import reseed
 from dipp.runner.loader import ErrorPipe, LoadedModule
@@ -45,7 +45,7 @@ from dipp.runner.values import Policy, clip
 from dipp.runner.wait import wait_readable
 from dipp.runner.wire import FrameError
 from dipp.sandbox.gear import Gear
-from dipp.sandbox.ladder import climb
+from dipp.sandbox.ladder import CHILD_LADDER, climb
 from dipp.sandbox.limits import Confinement
 from dipp.sdk import ModuleError
 from dipp.workspace import ImageRef, SeenImage, SegmentRange, Workspace
@@ -61,52 +61,34 @@ _Run = Callable[[Go, Workspace, ErrorPipe | None], tuple[int, Sequence[ImageRef]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """What a child maps before its batch exists: descriptors, and how many bytes to touch of each.
+class Cradle:
+    """What all children of a host have in common; it is in the nursery's memory before they are.
 
-    `arenas` are those of the pool by number, to be read; it writes `own` only, for which it has
-    another descriptor. `before` is the one that the stage before writes. `recent_bytes` is what the
-    last batch needed; whoever has time touches what any batch did.
+    `line_fd` is the nursery's own, which no child keeps.
     """
 
-    arenas: tuple[int, ...]
-    own_fd: int
-    own: int
-    own_bytes: int
-    before: int
-    before_bytes: int
-    scratch_fd: int
-    scratch_bytes: int
-    recent_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outfit:
-    """What a child gets from its host. `rehearses` is for those that stand by."""
-
-    module: LoadedModule
+    modules: Sequence[LoadedModule]
     policy: Policy
     gear: Gear
-    directory: str
-    memory: Memory
-    parent_pid: int
-    rehearses: bool
+    memory: ChildMemory
+    host_pid: int
     cpus: Cpus
+    line_fd: int
 
 
-def run_child(
-    channel: Channel, passing: socket.socket, outfit: Outfit, log_fd: int, pipe: tuple[int, ...]
-) -> NoReturn:
-    """Get ready, wait for the order, run the module, report, stay. Never returns."""
+def run_child(cradle: Cradle, birth: bytes, fds: Sequence[int]) -> NoReturn:
+    """Get ready, wait for the order, run the module, report, stay. Never returns.
+
+    `birth` is an encoded `Birth`. The descriptors are those of the channel for frames, of the one
+    for segments, of the log, and of both ends of the error pipe if the module is native.
+    """
     status = 1
     try:
+        channel_fd, passing_fd, log_fd, *pipe = fds
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
-        sys.stdout, sys.stderr = _print_at_once(1), _print_at_once(2)
-        # The interpreter ignores this signal; a module shall die of it like any program.
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        status = _Child(channel, passing, outfit, pipe).follow()
-    except BaseException:  # boundary: nothing may unwind into the host's code
+        status = _Child(cradle, Birth.decode(birth), channel_fd, passing_fd, pipe).follow()
+    except BaseException:  # boundary: nothing may unwind into the nursery's code
         traceback.print_exc(limit=_TRACEBACK_FRAMES)
     finally:
         os._exit(status)
@@ -114,72 +96,66 @@ def run_child(
 
 class _Child:
     def __init__(
-        self, channel: Channel, passing: socket.socket, outfit: Outfit, pipe: tuple[int, ...]
+        self, cradle: Cradle, birth: Birth, channel_fd: int, passing_fd: int, pipe: Sequence[int]
     ) -> None:
-        self._channel = channel
-        self._passing = passing
-        self._module = outfit.module
-        self._rehearses = outfit.rehearses
-        self._cpus = outfit.cpus
+        self._channel = Channel.from_fd(channel_fd)
+        self._passing = Channel.from_fd(passing_fd).sock
+        self._module = cradle.modules[birth.position]
+        self._birth = birth
+        self._cpus = cradle.cpus
         self._pipe: ErrorPipe | None = (pipe[0], pipe[1]) if len(pipe) == 2 else None
-        move_to(self._cpus.all)
+        memory = self._memory = cradle.memory
+        memory.keep(birth.own)
+        memory.warm(birth, birth.recent_bytes)
+        self._arenas = [mapping.view for mapping in memory.readable]
+        self._arena = memory.writable[birth.own].view
+        self._scratch = memory.scratch.view
+        keep = [channel_fd, passing_fd, *pipe]
+        if birth.rehearses:
+            # Before there are no descriptors to be had any more.
+            self._mirror, self._mirrored = Channel.pair()
+            self._stand_in = memoryview(bytearray(_STAND_IN_BYTES))
+            keep += [self._mirror.fileno(), self._mirrored.fileno(), memory.scratch_fd]
+        self._confine(cradle, keep)
         reseed()
-        self._memory = outfit.memory
-        self._map(outfit.memory)
-        # Also if it does not rehearse: a module shall not see how its child came to be.
-        self._mirror, self._mirrored = Channel.pair()
-        self._stand_in = memoryview(bytearray(_STAND_IN_BYTES))
-        mirror = (self._mirror.fileno(), self._mirrored.fileno())
-        keep = (channel.fileno(), passing.fileno(), *mirror, *pipe)
-        # Only for the rehearsal, which comes when there are no descriptors to be had any more.
-        self._own_fd = os.dup(outfit.memory.scratch_fd) if outfit.rehearses else -1
-        self._confine(outfit, (*keep, self._own_fd) if outfit.rehearses else keep)
 
-    def _map(self, memory: Memory) -> None:
-        self._arenas = [map_for_good(fd) for fd in memory.arenas]
-        self._arena = map_for_good(memory.own_fd, writable=True)
-        self._scratch = map_for_good(memory.scratch_fd, writable=True)
-        self._warm(memory, memory.recent_bytes)
-
-    def _warm(self, memory: Memory, limit_bytes: int) -> None:
-        warm_mapping(self._arenas[memory.before], min(memory.before_bytes, limit_bytes))
-        warm_mapping(self._arena, min(memory.own_bytes, limit_bytes))
-        warm_mapping(self._scratch, min(memory.scratch_bytes, limit_bytes))
-
-    def _confine(self, outfit: Outfit, keep_fds: tuple[int, ...]) -> None:
-        os.chdir(outfit.directory)
-        tempfile.tempdir = outfit.directory
-        os.environ["TMPDIR"] = outfit.directory
+    def _confine(self, cradle: Cradle, keep_fds: Sequence[int]) -> None:
+        """Put on what the nursery could not: what is this process's own."""
+        directory = self._birth.directory
+        os.chdir(directory)
+        tempfile.tempdir = directory
+        os.environ["TMPDIR"] = directory
         confinement = Confinement(
-            policy=outfit.policy,
+            policy=cradle.policy,
             timeout_s=self._module.step.timeout_s,
-            parent_pid=outfit.parent_pid,
+            parent_pid=cradle.host_pid,
             keep_fds=keep_fds,
-            gear=outfit.gear,
+            gear=cradle.gear,
             is_native=self._module.is_native,
+            process_limit=self._birth.process_limit,
         )
-        climb(confinement, (*outfit.policy.skipped_rungs, *outfit.gear.absent))
+        climb(confinement, (*cradle.policy.skipped_rungs, *cradle.gear.absent), CHILD_LADDER)
 
     def follow(self) -> int:
         """Wait, rehearse if there is time, run, report; return the exit status."""
         self._channel.send(ChildReady())
-        if self._rehearses:
+        if self._birth.rehearses:
             # In a series of batches a rehearsal would cost more than it saves.
             if not wait_readable(self._channel.fileno(), QUIET_S):
                 self._stand_by()
-            os.close(self._own_fd)
+            os.close(self._memory.scratch_fd)
         while True:
             status = self._serve(self._channel, self._passing, self._module.execute, self._cpus.all)
             if status is not None:
                 return status
-            if self._rehearses:
+            if self._birth.rehearses:
                 self._rehearse()
 
     def _stand_by(self) -> None:
         """Rehearse. First without the module's own part: that may fail."""
         # In a series that would cost more than it saves, if the batch before was a smaller one.
-        self._warm(self._memory, sys.maxsize)
-        socket.send_fds(self._mirrored.sock, [b"f"], [self._own_fd])
+        self._memory.warm(self._birth, sys.maxsize)
+        socket.send_fds(self._mirrored.sock, [b"f"], [self._memory.scratch_fd])
         self._rehearse(BY_DESCRIPTOR)
         self._module.rehearse_fully()
         self._rehearse()
@@ -264,8 +240,12 @@ def _rehearsal_order(segment: int) -> bytes:
     return encode_frame(Go(0, 0, (seen,), (segment,)))
 
 
+def open_streams() -> tuple[TextIOWrapper, TextIOWrapper]:
+    """Open output and errors so that nothing waits in a buffer when a process is killed."""
+    return _print_at_once(1), _print_at_once(2)
+
+
 def _print_at_once(number: int) -> TextIOWrapper:
-    """Open a standard descriptor so that nothing waits in a buffer when this process is killed."""
     return TextIOWrapper(FileIO(number, "wb", closefd=False), errors="replace", write_through=True)
 
 
@@ -308,9 +288,9 @@ class _Segments:
         if self._fds is None:
             self._fds = socket.recv_fds(self._passing, 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)[1]
         fd = self._fds[position]
-        view = map_for_good(fd, writable=writable, limit_bytes=limit_bytes)
+        mapping = map_for_good(fd, writable=writable, limit_bytes=limit_bytes)
         os.close(fd)
-        return view
+        return mapping.view
 
 
 def _failed(code: int, reason: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The process of one module execution, from its host's side: fork, order, watch, end, bury.
+"""The process of one module execution, from its host's side: birth, order, watch, end, bury.
 
 Driver. The host owns the deadline: it waits on the pidfd and kills the whole process group,
 whatever the child does. A child is forked ahead of its batch if possible, and stays after its
@@ -15,11 +15,11 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from dipp.runner.birth import Birth
 from dipp.runner.channel import Channel, close_fds
-from dipp.runner.child import Outfit, run_child
-from dipp.runner.forking import fork_single
+from dipp.runner.loader import LoadedModule
 from dipp.runner.protocol import (
     ALERT,
     ChildReady,
@@ -51,6 +51,7 @@ _ANSWERS: tuple[type[_Answer], ...] = (
     ModuleRaised,
     ChildReady,
 )
+Bear = Callable[[Birth, Sequence[int]], int]
 # One is right, two are a lie; more need not be looked at.
 _MAX_FRAMES = 2
 _CHUNK_BYTES = 1 << 16
@@ -69,12 +70,14 @@ class Execution:
     outer_pid: int
     pidfd = -1
 
-    def __init__(self, outfit: Outfit, control_fd: int) -> None:
-        """Fork. Raises OSError."""
-        self.outfit = outfit
+    def __init__(self, module: LoadedModule, birth: Birth, control_fd: int, bear: Bear) -> None:
+        """Have it forked by `bear`, which gets its descriptors. Raises OSError."""
+        self.module = module
+        self.birth = birth
+        self._bear = bear
         self._control_fd = control_fd
         self.reset()
-        is_native = outfit.module.is_native
+        is_native = module.is_native
         self._error_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if is_native else ()
         self._log_fd, log_write_fd = os.pipe2(os.O_CLOEXEC)
         self._channel, theirs = Channel.pair()
@@ -108,9 +111,8 @@ class Execution:
     def _begin(self, theirs: Channel, receiving: socket.socket, log_fd: int) -> None:
         """Make the process at the other ends, which are closed here. Raises OSError."""
         try:
-            self.pid = fork_single()
-            if self.pid == 0:
-                run_child(theirs, receiving, self.outfit, log_fd, self._error_pipe)
+            fds = (theirs.fileno(), receiving.fileno(), log_fd, *self._error_pipe)
+            self.pid = self._bear(self.birth, fds)
             self.pidfd = os.pidfd_open(self.pid)
             self.outer_pid = outer_pid(self.pidfd, self.pid)
         finally:
@@ -173,7 +175,7 @@ class Execution:
 
     def watch(self) -> None:
         """Wait for the result, or until it has exited, is late, or the control socket hangs up."""
-        end = self._started + self.outfit.module.step.timeout_s
+        end = self._started + self.module.step.timeout_s
         channel_fd, log_fd, poller = self._channel.fileno(), self._log_fd, self._poller
         while True:
             left_s = end - time.monotonic()
@@ -261,7 +263,7 @@ class Execution:
             return False
         except ConnectionResetError:
             # It has died and left its order unread.
-            self.has_died_waiting = self.outfit.rehearses
+            self.has_died_waiting = self.birth.rehearses
             return False
         except (FrameError, OSError):
             self.frames.append(None)

@@ -17,9 +17,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dipp.runner.arena import ArenaPool, used_bytes
-from dipp.runner.child import Memory, Outfit
+from dipp.runner.birth import Birth
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
+from dipp.runner.nursery import Nursery
 from dipp.runner.placement import Cpus
 from dipp.runner.values import Policy
 from dipp.runner.wait import ForkWatch
@@ -55,9 +56,12 @@ class Spawner:
         self.forks = ForkWatch()
         # Of pixels, in the largest state of the last batch.
         self.recent_bytes = 0
+        self.user = gear.user
         self._scratch_root = scratch_root
         self._control_fd = control_fd
-        self._cpus = cpus
+        self._nursery = Nursery(
+            modules, arenas, policy=policy, gear=gear, cpus=cpus, forks=self.forks
+        )
         self._directories: list[str] = []
 
     def spawn(self, position: int, *, rehearses: bool = False) -> Execution:
@@ -66,39 +70,33 @@ class Spawner:
         One that is needed at once does not rehearse.
         """
         directory = self._make_directory()
-        outfit = Outfit(
-            module=self.modules[position],
-            policy=self.policy,
-            gear=self.gear,
-            directory=directory,
-            memory=self._memory(position),
-            parent_pid=os.getpid(),
-            rehearses=rehearses,
-            cpus=self._cpus,
-        )
+        birth = self._birth(position, directory, rehearses)
         try:
-            execution = Execution(outfit, self._control_fd)
+            return Execution(self.modules[position], birth, self._control_fd, self._nursery.bear)
         except OSError:
             self.take_back(directory)
             raise
-        self.forks.note(execution.pid)
-        return execution
 
-    def _memory(self, position: int) -> Memory:
-        """Say what to map. What earlier batches touched, the next one will probably touch."""
+    def _birth(self, position: int, directory: str, rehearses: bool) -> Birth:
+        """Say what to be. What earlier batches touched, the next one will probably touch."""
         own, before = self.arenas.of_stage(position), self.arenas.of_stage(position - 1)
-        scratch_fd = self.arenas.scratch_fd
-        return Memory(
-            arenas=tuple(arena.read_fd for arena in self.arenas.rotating),
-            own_fd=own.fd,
+        return Birth(
+            position=position,
+            rehearses=rehearses,
             own=own.number,
-            own_bytes=used_bytes(own.fd),
             before=before.number,
+            own_bytes=used_bytes(own.fd),
             before_bytes=used_bytes(before.fd) if position else 0,
-            scratch_fd=scratch_fd,
-            scratch_bytes=used_bytes(scratch_fd),
+            scratch_bytes=used_bytes(self.arenas.scratch_fd),
             recent_bytes=self.recent_bytes,
+            process_limit=self.gear.process_limit,
+            directory=directory,
         )
+
+    @property
+    def staff(self) -> Collection[int]:
+        """Numbers of processes that help to fork."""
+        return self._nursery.pids
 
     def take_back(self, directory: str) -> None:
         """Use a scratch directory again if nothing is in it, else remove it.
@@ -122,7 +120,7 @@ class Spawner:
             execution.bury()
         finally:
             execution.close()
-            self.take_back(execution.outfit.directory)
+            self.take_back(execution.birth.directory)
 
     def _make_directory(self) -> str:
         if self._directories:
@@ -171,7 +169,7 @@ class StandbyPool:
         waiting = self._stages[position].waiting
         while waiting:
             execution = waiting.popleft()
-            if not execution.outfit.rehearses or execution.get_ready(_READY_WAIT_S):
+            if not execution.birth.rehearses or execution.get_ready(_READY_WAIT_S):
                 return execution
             self.mourn(position, execution)
         return None
@@ -279,7 +277,7 @@ class StandbyPool:
 
 
 def _timeout_s(execution: Execution) -> float:
-    return execution.outfit.module.step.timeout_s
+    return execution.module.step.timeout_s
 
 
 def _private_bytes(execution: Execution) -> int:

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dipp.batch import encode_batch, split_blocks
 from dipp.metadata import Metadata
 from dipp.runner.arena import ArenaPool
+from dipp.runner.birth import Birth
 from dipp.runner.chain import ChainRunner
 from dipp.runner.channel import MAX_FDS, Channel, close_fds
-from dipp.runner.child import Memory, Outfit
 from dipp.runner.execution import Execution
 from dipp.runner.loader import ErrorPipe, LoadedModule
 from dipp.runner.outcome import ref_of
-from dipp.runner.placement import Cpus
 from dipp.runner.protocol import (
     Go,
     ModuleDone,
@@ -30,10 +29,10 @@ from dipp.runner.protocol import (
     encode_forwarded,
     encode_frame,
 )
-from dipp.runner.values import ModuleStep, Policy
+from dipp.runner.values import ModuleStep
 from dipp.runner.wait import ForkWatch
 from dipp.runner.warm import own_parts, touch
-from dipp.sandbox.gear import Gear
+from dipp.sandbox.gear import User
 from dipp.workspace import ImageRef, SegmentRange, Workspace
 
 # One that hands its batch on and one that has copied it.
@@ -57,7 +56,7 @@ class Rehearsal:
         try:
             os.write(self._input_fd, image)
             for position in range(_STAGES):
-                self._executions.append(_Echo(_outfit(arenas), self._answer(position)))
+                self._executions.append(_Echo(self._answer(position)))
         except OSError:
             self.close()
             raise
@@ -103,13 +102,13 @@ class Rehearsal:
 class _Echo(Execution):
     """No process: what an `Execution` does on the way of a batch, answered at once."""
 
-    def __init__(self, outfit: Outfit, answer: bytes) -> None:
+    def __init__(self, answer: bytes) -> None:
         self._answer = answer
         self._theirs: Channel
         self._receiving: socket.socket
         # Any descriptor on which nothing ever hangs up.
         self._quiet_fd, self._other_fd = os.pipe2(os.O_CLOEXEC)
-        super().__init__(outfit, self._quiet_fd)
+        super().__init__(_Nothing(), _BIRTH, self._quiet_fd, _no_birth)
 
     def _begin(self, theirs: Channel, receiving: socket.socket, log_fd: int) -> None:
         self._theirs, self._receiving, self._log_write_fd = theirs, receiving, log_fd
@@ -168,6 +167,8 @@ class _Crew:
         self.arenas = arenas
         self.forks = forks
         self.recent_bytes = 0
+        self.user: User | None = None
+        self.staff: Collection[int] = ()
 
     def spawn(self, position: int) -> Execution:
         raise OSError(f"a rehearsal has no child for stage {position}")
@@ -195,25 +196,20 @@ class _Nothing:
         """There is nothing."""
 
 
-def _outfit(arenas: ArenaPool) -> Outfit:
-    memory = Memory(
-        arenas=tuple(arena.read_fd for arena in arenas.rotating),
-        own_fd=-1,
-        own=0,
-        own_bytes=0,
-        before=0,
-        before_bytes=0,
-        scratch_fd=-1,
-        scratch_bytes=0,
-        recent_bytes=0,
-    )
-    return Outfit(
-        module=_Nothing(),
-        policy=Policy(memory_bytes=0, arena_bytes=0, file_bytes=0, open_files=0, processes=0),
-        gear=Gear(),
-        directory="",
-        memory=memory,
-        parent_pid=0,
-        rehearses=False,
-        cpus=Cpus(home=frozenset(), all=frozenset()),
-    )
+_BIRTH = Birth(
+    position=0,
+    rehearses=False,
+    own=0,
+    before=0,
+    own_bytes=0,
+    before_bytes=0,
+    scratch_bytes=0,
+    recent_bytes=0,
+    process_limit=None,
+    directory="",
+)
+
+
+def _no_birth(birth: Birth, fds: Sequence[int]) -> int:
+    """Never called."""
+    raise OSError("a rehearsal has no child")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from dipp.errors import Code, ContentError
 from dipp.metadata import Metadata
-from dipp.runner.arena import ArenaPool, read_range
+from dipp.runner.arena import ROTATING, ArenaPool, read_range
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
 from dipp.runner.native import batch_size, create_segment, give_segment, remove_segment
@@ -72,6 +72,8 @@ class Stage:
 
     module: LoadedModule
     before: BatchState
+    # Whom the module runs as, if not as the host.
+    user: User | None = None
     after: BatchState | None = None
     execution: Execution | None = None
     shmid: int = -1
@@ -86,14 +88,14 @@ class Stage:
     def begin(self, execution: Execution, arenas: ArenaPool, expected_s: float) -> bool:
         """Give the order; `finish` waits. False if the child is dead already. Raises OSError."""
         self.execution = execution
-        before, memory = self.before, execution.outfit.memory
-        own = arenas.rotating[memory.own]
+        before = self.before
+        own = arenas.rotating[execution.birth.own]
         is_fresh = not arenas.is_free(own, before.segments)
         if is_fresh:
             own = arenas.spare(before.segments)
-        numbers, fds = _places(before, arenas, len(memory.arenas))
+        numbers, fds = _places(before, arenas)
         if self.module.is_native and self.shmid < 0:
-            self.shmid = _flown_segment(before, execution.outfit.gear.user)
+            self.shmid = _flown_segment(before, self.user)
         hold = expected_s < HOLD_BELOW_S
         key = (numbers, is_fresh, hold, self.shmid)
         order = before.orders.get(key)
@@ -212,12 +214,12 @@ class Stage:
         self.refusal = f"no process for {self.module.step.name}: {reason_of(error)}"
 
 
-def _places(state: BatchState, arenas: ArenaPool, mapped: int) -> tuple[tuple[int, ...], list[int]]:
+def _places(state: BatchState, arenas: ArenaPool) -> tuple[tuple[int, ...], list[int]]:
     """Say for each segment which arena it is, and which have to be passed."""
     numbers, fds = [], []
     for fd in state.segments:
         arena = arenas.find(fd)
-        if arena is not None and arena.number < mapped:
+        if arena is not None and arena.number < ROTATING:
             numbers.append(arena.number)
         elif arena is None and not state.uses_input:
             numbers.append(UNUSED)
@@ -282,7 +284,7 @@ def _describe(record: CrashRecord, execution: Execution) -> CrashRecord:
     elif died_of:
         exception = _signal_name(died_of)
         log = execution.log.text()
-        line = fault_line(log, execution.outfit.module.step.path) or first_line(log)
+        line = fault_line(log, execution.module.step.path) or first_line(log)
         if died_of in FAULT_SIGNALS:
             address = fault_address(log)
     reason = frame.reason if isinstance(frame, ModuleFailed | ModuleRaised) else ""

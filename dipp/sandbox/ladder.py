@@ -20,10 +20,14 @@ from dipp.sandbox.rungs import report
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One restriction. `apply` raises OSError or ValueError where it cannot be had."""
+    """One restriction. `apply` raises OSError or ValueError where it cannot be had.
+
+    What `is_common` a nursery puts on, for all children that it forks.
+    """
 
     name: str
     apply: Callable[[Confinement], None]
+    is_common: bool = False
 
 
 def change_user(confinement: Confinement) -> None:
@@ -63,17 +67,21 @@ def filter_calls(confinement: Confinement) -> None:
 LADDER: tuple[Rung, ...] = (
     Rung(name="session", apply=limits.new_session),
     # Before the parent's death is asked for: a change of user forgets that.
-    Rung(name="user", apply=change_user),
+    Rung(name="user", apply=change_user, is_common=True),
     Rung(name="parent-death", apply=limits.die_with_parent),
     Rung(name="descriptors", apply=limits.close_others),
-    Rung(name="capabilities", apply=drop_capabilities),
-    Rung(name="no-new-privileges", apply=limits.no_new_privileges),
-    Rung(name="limits", apply=limits.set_limits),
+    Rung(name="capabilities", apply=drop_capabilities, is_common=True),
+    Rung(name="no-new-privileges", apply=limits.no_new_privileges, is_common=True),
+    Rung(name="limits", apply=limits.set_limits, is_common=True),
+    Rung(name="limits", apply=limits.limit_time),
     Rung(name="processes", apply=limits.limit_processes),
-    Rung(name="memory", apply=limits.limit_memory),
-    Rung(name="landlock", apply=restrict_files),
+    Rung(name="memory", apply=limits.limit_memory, is_common=True),
+    Rung(name="landlock", apply=restrict_files, is_common=True),
     Rung(name="seccomp", apply=filter_calls),
 )
+NURSERY_LADDER = tuple(rung for rung in LADDER if rung.is_common or rung.name == "descriptors")
+# What a child of a nursery still has to climb.
+CHILD_LADDER = tuple(rung for rung in LADDER if not rung.is_common)
 
 
 def reason_of(error: Exception) -> str:

@@ -21,6 +21,7 @@ from dipp.sandbox.gear import Gear
 _LIBC = ctypes.CDLL(None, use_errno=True)
 # Looked up once, here: in a fresh child every look-up copies pages.
 _PRCTL = _LIBC.prctl
+_CLOSE_RANGE = getattr(_LIBC, "close_range", None)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 # The parent's deadline is wall time and comes first; this ends what burns several cores at once.
@@ -38,6 +39,10 @@ class Confinement:
     keep_fds: Collection[int]
     gear: Gear = field(default_factory=Gear)
     is_native: bool = False
+    # If it is not that of the gear.
+    process_limit: int | None = None
+    # So many segments of a batch may still be mapped: input, another arena, one to write.
+    arenas_later: int = 3
 
 
 def new_session(confinement: Confinement) -> None:
@@ -61,17 +66,21 @@ def no_new_privileges(confinement: Confinement) -> None:
 
 
 def set_limits(confinement: Confinement) -> None:
-    """Bound CPU time, file size, open files and core dumps. Raises OSError, ValueError."""
+    """Bound file size, open files and core dumps. Raises OSError, ValueError."""
     policy = confinement.policy
-    cpu_s = math.ceil(confinement.timeout_s) + _CPU_SLACK_S
-    for kind, soft, hard in (
-        (resource.RLIMIT_CORE, 0, 0),
-        # The soft limit sends SIGXCPU, the hard one SIGKILL.
-        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
-        (resource.RLIMIT_FSIZE, policy.file_bytes, policy.file_bytes),
-        (resource.RLIMIT_NOFILE, policy.open_files, policy.open_files),
+    for kind, limit in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, policy.file_bytes),
+        (resource.RLIMIT_NOFILE, policy.open_files),
     ):
-        _lower(kind, soft, hard)
+        _lower(kind, limit, limit)
+
+
+def limit_time(confinement: Confinement) -> None:
+    """Bound the processor time of this process. Raises OSError, ValueError."""
+    cpu_s = math.ceil(confinement.timeout_s) + _CPU_SLACK_S
+    # The soft limit sends SIGXCPU, the hard one SIGKILL.
+    _lower(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
 
 
 def limit_memory(confinement: Confinement) -> None:
@@ -87,13 +96,13 @@ def limit_memory(confinement: Confinement) -> None:
     finally:
         os.close(fd)
     policy = confinement.policy
-    ceiling = mapped + policy.memory_bytes + 3 * policy.arena_bytes
+    ceiling = mapped + policy.memory_bytes + confinement.arenas_later * policy.arena_bytes
     _lower(resource.RLIMIT_AS, ceiling, ceiling)
 
 
 def limit_processes(confinement: Confinement) -> None:
     """Bound how many processes and threads the user may have, as counted when the host began."""
-    ceiling = confinement.gear.process_limit
+    ceiling = confinement.process_limit or confinement.gear.process_limit
     if ceiling is None:
         raise OSError(errno.EPERM, "root is not bounded by it")
     _lower(resource.RLIMIT_NPROC, ceiling, ceiling)
@@ -146,7 +155,7 @@ def _close_range(first: int, last: int) -> None:
     if first > last:
         return
     # os.closerange makes one call per number unless Python was built with a recent libc.
-    if hasattr(_LIBC, "close_range") and _LIBC.close_range(first, last, 0) == 0:
+    if _CLOSE_RANGE is not None and _CLOSE_RANGE(first, last, 0) == 0:
         return
     for name in os.listdir("/proc/self/fd"):
         if first <= int(name) <= last:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dipp.sandbox import bpf
@@ -58,19 +59,23 @@ def build_filter(who: Who, architecture: Architecture, beyond: Who | None = None
     ]
     if architecture.first_foreign is not None:
         code += [bpf.skip_if_below(architecture.first_foreign, 1), bpf.refuse(errno.EPERM)]
-    branches = [
-        (number, _row_body(row))
-        for row in rows_for(who, beyond)
-        if (number := row.aarch64 if architecture.name == "aarch64" else row.x86_64) is not None
-    ]
-    branches.sort(key=lambda branch: branch[0])
+    rows: dict[int, list[Row]] = {}
+    for row in rows_for(who, beyond):
+        number = row.aarch64 if architecture.name == "aarch64" else row.x86_64
+        if number is not None:
+            rows.setdefault(number, []).append(row)
+    branches = [(number, _body(same)) for number, same in sorted(rows.items())]
     return bpf.assemble([*code, *bpf.choose(branches, bpf.allow())])
 
 
-def _row_body(row: Row) -> list[bpf.Instruction]:
-    """Return what decides about one call once its number has matched."""
-    checks = [part for unless in row.unless for part in _check(unless, row.errno)]
-    return [*checks, bpf.allow()] if checks else [bpf.refuse(row.errno)]
+def _body(rows: Sequence[Row]) -> list[bpf.Instruction]:
+    """Return what decides about one call once its number has matched, by all rows about it."""
+    code: list[bpf.Instruction] = []
+    for row in rows:
+        if not row.unless:
+            return [*code, bpf.refuse(row.errno)]
+        code += [part for unless in row.unless for part in _check(unless, row.errno)]
+    return [*code, bpf.allow()]
 
 
 def _check(unless: Unless, error: int) -> list[bpf.Instruction]:

@@ -99,9 +99,10 @@ class Row:
 
 _AF_UNIX = 1
 _PRIO_PROCESS = 0
-# All but CLONE_NEWTIME, which shares its bit with the exit signal; and CLONE_PARENT, with which a
-# module would give its host another child.
-_NEW_NAMESPACES, _OTHER_PARENT = 0x7E020000, 0x8000
+# All but CLONE_NEWTIME, which shares its bit with the exit signal.
+_NEW_NAMESPACES = 0x7E020000
+# CLONE_PARENT: a module would give its host another child. The host's nursery does.
+_OTHER_PARENT = 0x8000
 _ITSELF = (0, OWN_PID)
 # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: input on a pipe can be made to send any
 # signal, SIGKILL too, to any process of the same user.
@@ -152,7 +153,8 @@ SYSCALLS: tuple[Row, ...] = (
         Group.KEYS, ("add_key", 248, 217), ("request_key", 249, 218), ("keyctl", 250, 219),
     ),
     *_rows(Group.NAMESPACES, ("unshare", 272, 97), ("setns", 308, 268)),
-    Row("clone", 56, 220, Group.NAMESPACES, (Unless(0, no_bits=_NEW_NAMESPACES | _OTHER_PARENT),)),
+    Row("clone", 56, 220, Group.NAMESPACES, (Unless(0, no_bits=_NEW_NAMESPACES),)),
+    Row("clone", 56, 220, Group.ESCAPE, (Unless(0, no_bits=_OTHER_PARENT),)),
     Row("clone3", 435, 435, Group.NAMESPACES, errno=errno.ENOSYS),
     *_rows(
         Group.QUEUES,
