@@ -34,8 +34,9 @@ _BLOCK_BYTES = 512
 # A stage writes one and reads the other; fewer pages in use are warmer pages. Where images wait in
 # both, or the node still reads a result, a spare one is taken.
 ROTATING = 2
-# With the scratch memory.
-IN_USE = ROTATING + 1
+# What a host uses: scratch memory, these, and a spare one, because the node still reads the result
+# of one batch while the next one runs.
+IN_USE = 1 + ROTATING + 1
 
 _HUGE_PAGE = 14
 _BUFFER_READ, _BUFFER_WRITE = 0x100, 0x200
@@ -222,10 +223,10 @@ class ArenaPool:
         self._keep_bytes = keep_bytes
         self.scratch_fd, *fds = files or [create_arena(size_bytes) for _ in range(IN_USE)]
         self._by_fd: dict[int, Arena] = {}
-        self.rotating = [self._add(number, fd) for number, fd in enumerate(fds)]
+        arenas = [self._add(number, fd) for number, fd in enumerate(fds)]
+        self.rotating, self._spare = arenas[:ROTATING], arenas[ROTATING:]
         # Which of them the first stage of the next batch writes.
         self._first = 0
-        self._spare: list[Arena] = []
 
     def of_stage(self, position: int) -> Arena:
         """Return the arena a child for that stage, counted from 0, is made with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, Self
 
-_HEAD = struct.Struct("<BBBBQQQQq")
+_HEAD = struct.Struct("<BBBQQQQq")
 _NO_LIMIT = -1
 
 
@@ -14,11 +14,10 @@ class Birth(NamedTuple):
 
     The first `own_bytes`, `before_bytes` and `scratch_bytes` were touched by earlier batches and
     will probably be again; `recent_bytes` is what the last batch needed. `process_limit` is how
-    many processes its user may have, None for any number. `rehearses` is for one that stands by.
+    many processes its user may have, None for any number.
     """
 
     position: int
-    rehearses: bool
     own: int
     before: int
     own_bytes: int

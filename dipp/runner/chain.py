@@ -69,7 +69,7 @@ class Reserve(Protocol):
         """Return one for that stage, if there is one."""
 
     def prepare(self, position: int) -> None:
-        """Have one for that stage soon."""
+        """Have one for that stage soon; after the last comes the first one of the next batch."""
 
     def mourn(self, position: int, execution: Execution) -> None:
         """Bury one that has died before it got its order."""
@@ -89,10 +89,20 @@ class ChainRunner:
         self._show = show
         self._stages: list[Stage] = []
         self._has_namespace = crew.forks.can_tell
+        self._is_hurried = False
+        # Ended, but not buried yet.
+        self._left: list[Stage] = []
         self._expected_s = [0.0] * len(self._modules)
 
-    def run(self, order: RunBatch, pipeline_id: int, input_fd: int) -> ChainResult:
-        """Run a batch. Raises StuckChildError."""
+    def run(
+        self, order: RunBatch, pipeline_id: int, input_fd: int, *, is_hurried: bool = False
+    ) -> ChainResult:
+        """Run a batch. Raises StuckChildError.
+
+        In a hurry, because the next batch will follow at once, a child for that is forked beside
+        the last module, and the dead are left for `bury_dead`.
+        """
+        self._is_hurried = is_hurried
         started = time.monotonic()
         try:
             state = self.go_through(order, pipeline_id, input_fd)
@@ -110,7 +120,8 @@ class ChainRunner:
         states = [stage.before for stage in stages] + ([state] if state else [])
         # Metadata lie in the same memory; what is missing is touched when it is needed.
         self._crew.recent_bytes = max((each.size_bytes for each in states), default=0)
-        self._bury(stages)
+        if not (is_hurried and state is not None and self._leave(stages)):
+            self._bury(stages)
         # To let go of them takes longer than many a module; the next batch shall not wait for it.
         self._stages = []
         failed = next((stage for stage in stages if stage.code != Code.OK), None)
@@ -144,7 +155,8 @@ class ChainRunner:
         try:
             execution = self._order(stage, position)
             # Instead of waiting idly; if it does not work out, the next stage tries again.
-            self._reserve.prepare(position + 1)
+            if self._is_hurried or position + 1 < len(self._modules):
+                self._reserve.prepare(position + 1)
             self._finish(stage)
             while stage.has_died_waiting:
                 self._reserve.mourn(position, execution)
@@ -182,6 +194,35 @@ class ChainRunner:
             stage.settle()
             self._sweep(stage)
 
+    def _leave(self, stages: Sequence[Stage]) -> bool:
+        """End all children without waiting for that; False if their end could tell something."""
+        if not self._has_namespace or not self._crew.forks.is_quiet:
+            return False
+        if not all(stage.can_be_left for stage in stages):
+            return False
+        self._left += [stage for stage in stages if stage.leave()]
+        for stage in stages:
+            if stage not in self._left:
+                self._close(stage)
+        return True
+
+    @property
+    def left_fds(self) -> list[int]:
+        """Descriptors that become readable when there is somebody to bury."""
+        return [stage.execution.pidfd for stage in self._left if stage.execution is not None]
+
+    def bury_dead(self) -> None:
+        """Bury those that have been left and are dead by now. Raises StuckChildError."""
+        for stage in [stage for stage in self._left if stage.is_dead]:
+            self._left.remove(stage)
+            stage.settle()
+            self._close(stage)
+
+    def _close(self, stage: Stage) -> None:
+        if stage.execution is not None:
+            stage.execution.close()
+            self._crew.take_back(stage.execution.birth.directory)
+
     def _bury(self, stages: Sequence[Stage]) -> None:
         for stage in stages:
             stage.end()
@@ -191,16 +232,15 @@ class ChainRunner:
             # Where there is no namespace this is the only look, and cannot tell whose they were.
             self._sweep(stages[-1])
         for stage in stages:
-            if stage.execution is not None:
-                stage.execution.close()
-                self._crew.take_back(stage.execution.birth.directory)
+            self._close(stage)
 
     def _sweep(self, last: Stage) -> None:
         """Kill what modules left running, and charge a stage with it."""
         forks = self._crew.forks
         if forks.is_quiet:
             return
-        held = {stage.execution.pid for stage in self._stages if stage.execution is not None}
+        stages = (*self._stages, *self._left)
+        held = {stage.execution.pid for stage in stages if stage.execution is not None}
         orphans = sweep_orphans({*self._reserve.pids(), *self._crew.staff, *held})
         last.orphans += len(orphans)
         if orphans:

@@ -110,13 +110,9 @@ class _Child:
         self._arenas = [mapping.view for mapping in memory.readable]
         self._arena = memory.writable[birth.own].view
         self._scratch = memory.scratch.view
-        keep = [channel_fd, passing_fd, *pipe]
-        if birth.rehearses:
-            # Before there are no descriptors to be had any more.
-            self._mirror, self._mirrored = Channel.pair()
-            self._stand_in = memoryview(bytearray(_STAND_IN_BYTES))
-            keep += [self._mirror.fileno(), self._mirrored.fileno(), memory.scratch_fd]
-        self._confine(cradle, keep)
+        self._stand_in = memoryview(bytearray(_STAND_IN_BYTES))
+        self._mirrors: tuple[Channel, Channel] | None = None
+        self._confine(cradle, (channel_fd, passing_fd, memory.scratch_fd, *pipe))
         reseed()
 
     def _confine(self, cradle: Cradle, keep_fds: Sequence[int]) -> None:
@@ -139,23 +135,22 @@ class _Child:
     def follow(self) -> int:
         """Wait, rehearse if there is time, run, report; return the exit status."""
         self._channel.send(ChildReady())
-        if self._birth.rehearses:
-            # In a series of batches a rehearsal would cost more than it saves.
-            if not wait_readable(self._channel.fileno(), QUIET_S):
-                self._stand_by()
-            os.close(self._memory.scratch_fd)
+        # In a series of batches a rehearsal would cost more than it saves.
+        if not wait_readable(self._channel.fileno(), QUIET_S):
+            self._stand_by()
+        os.close(self._memory.scratch_fd)
         while True:
             status = self._serve(self._channel, self._passing, self._module.execute, self._cpus.all)
             if status is not None:
                 return status
-            if self._birth.rehearses:
-                self._rehearse()
+            self._rehearse()
 
     def _stand_by(self) -> None:
         """Rehearse. First without the module's own part: that may fail."""
         # In a series that would cost more than it saves, if the batch before was a smaller one.
         self._memory.warm(self._birth, sys.maxsize)
-        socket.send_fds(self._mirrored.sock, [b"f"], [self._memory.scratch_fd])
+        self._mirrors = Channel.pair()
+        socket.send_fds(self._mirrors[1].sock, [b"f"], [self._memory.scratch_fd])
         self._rehearse(BY_DESCRIPTOR)
         self._module.rehearse_fully()
         self._rehearse()
@@ -169,15 +164,18 @@ class _Child:
         a page at a time, which is better done before than while a batch waits. Therefore nothing
         here is like what happens then: it is the same code.
         """
+        if self._mirrors is None:
+            return
+        mirror, mirrored = self._mirrors
         own, self._arena = self._arena, self._stand_in
         scratch, self._scratch = self._scratch, self._stand_in
         if segment == UNUSED:
             segment = len(self._arenas)
         self._arenas.append(self._stand_in)
         try:
-            self._mirror.send_encoded(_rehearsal_order(segment))
-            self._serve(self._mirrored, self._mirror.sock, self._module.rehearse, self._cpus.home)
-            self._mirror.receive_encoded()
+            mirror.send_encoded(_rehearsal_order(segment))
+            self._serve(mirrored, mirror.sock, self._module.rehearse, self._cpus.home)
+            mirror.receive_encoded()
         finally:
             self._arenas.pop()
             self._arena, self._scratch = own, scratch

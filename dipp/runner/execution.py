@@ -39,6 +39,7 @@ from dipp.runner.wait import (
     cpu_clock,
     kill_group,
     outer_pid,
+    peak_rss_kb,
     wait_readable,
 )
 from dipp.runner.wire import FrameError
@@ -70,10 +71,22 @@ class Execution:
     outer_pid: int
     pidfd = -1
 
-    def __init__(self, module: LoadedModule, birth: Birth, control_fd: int, bear: Bear) -> None:
-        """Have it forked by `bear`, which gets its descriptors. Raises OSError."""
+    def __init__(
+        self,
+        module: LoadedModule,
+        birth: Birth,
+        control_fd: int,
+        bear: Bear,
+        *,
+        stands_by: bool = False,
+    ) -> None:
+        """Have it forked by `bear`, which gets its descriptors. Raises OSError.
+
+        One that `stands_by` is made before its batch is there.
+        """
         self.module = module
         self.birth = birth
+        self._stands_by = stands_by
         self._bear = bear
         self._control_fd = control_fd
         self.reset()
@@ -98,7 +111,6 @@ class Execution:
         self.burial = Burial()
         self.ending = Ending()
         self.cut = Cut.NONE
-        self.is_ready = False
         self.is_rehearsed = False
         # A child that stood by and died before it looked at its order: no fault of its module.
         self.has_died_waiting = False
@@ -146,18 +158,6 @@ class Execution:
     def listen(self) -> None:
         """Take what it says before it has an order: that it is ready."""
         self._take_frame()
-
-    def get_ready(self, timeout_s: float) -> bool:
-        """Wait until it is ready; False if it has died or takes too long."""
-        end = time.monotonic() + timeout_s
-        while not self.is_ready:
-            ready = {fd for fd, _ in self._poller.poll(max(0.0, end - time.monotonic()) * 1000)}
-            self._take_frame()
-            if self.frames or not ready or (self.pidfd in ready and not self.is_ready):
-                return False
-            if self._log_fd in ready:
-                self._take_log()
-        return True
 
     def alert(self) -> None:
         """Tell it that its order comes soon."""
@@ -214,6 +214,18 @@ class Execution:
         if self.pidfd >= 0:
             kill_group(self.pid, self.pidfd)
 
+    @property
+    def can_be_left(self) -> bool:
+        """Say whether it lives and has said its result and nothing else, so that all is known."""
+        self._take_frame()
+        return self.has_result and not self.has_exited
+
+    def leave(self) -> None:
+        """End it and take down what it has cost so far; to bury it is for later."""
+        self.burial = Burial(cpu_s=cpu_clock(self.pid), peak_rss_kb=peak_rss_kb(self.outer_pid))
+        self._take_log()
+        self.kill()
+
     def await_death(self) -> None:
         """Wait for the end of a killed process, which stays to be buried."""
         wait_readable(self.pidfd, REAP_DEADLINE_S)
@@ -263,13 +275,12 @@ class Execution:
             return False
         except ConnectionResetError:
             # It has died and left its order unread.
-            self.has_died_waiting = self.birth.rehearses
+            self.has_died_waiting = self._stands_by
             return False
         except (FrameError, OSError):
             self.frames.append(None)
         else:
             if isinstance(frame, ChildReady) and not self.is_rehearsed:
-                self.is_ready = True
                 self.is_rehearsed = bool(frame.is_rehearsed)
                 return True
             self.frames.append(frame)

@@ -161,6 +161,7 @@ class _Host:
     def _make_ready(self) -> None:
         """Fork children until an order comes."""
         while True:
+            self._runner.bury_dead()
             is_filling = self._pool.fill_one()
             children = None if is_filling else self._pool.newly_full()
             if children is not None:
@@ -169,7 +170,7 @@ class _Host:
                     move_to(self._cpus.home)
                 self._control.send(PoolFilled(children=children))
             poller = select.poll()
-            for fd in (self._control.fileno(), *self._pool.fds()):
+            for fd in (self._control.fileno(), *self._pool.fds(), *self._runner.left_fds):
                 poller.register(fd, select.POLLIN)
             wait_s = 0 if is_filling else self._pool.wait_s()
             ready = {fd for fd, _ in poller.poll(None if wait_s is None else wait_s * 1000 + 1)}
@@ -249,7 +250,8 @@ class _Host:
 
     def _run(self, pipeline_id: int, order: RunBatch, input_fd: int) -> None:
         try:
-            result = self._runner.run(order, pipeline_id, input_fd)
+            is_hurried = not self._pool.is_full
+            result = self._runner.run(order, pipeline_id, input_fd, is_hurried=is_hurried)
         finally:
             close_fds([input_fd])
             move_to(self._cpus.all)

@@ -29,8 +29,6 @@ from dipp.sandbox.gear import Gear
 # After a child died while it stood by, or could not be forked.
 _PAUSE_S = 1.0
 _MAX_DEATHS = 3
-# Getting ready takes milliseconds, more on a busy machine; then it hangs in its rehearsal.
-_READY_WAIT_S = 1.0
 # What a child is taken to hold where the kernel does not say.
 _USUAL_BYTES = 4 << 20
 
@@ -64,25 +62,27 @@ class Spawner:
         )
         self._directories: list[str] = []
 
-    def spawn(self, position: int, *, rehearses: bool = False) -> Execution:
+    def spawn(self, position: int, *, stands_by: bool = False) -> Execution:
         """Fork a child for the stage at that position, counted from 0. Raises OSError.
 
-        One that is needed at once does not rehearse.
+        Behind the last one the first of the next batch follows.
         """
         directory = self._make_directory()
-        birth = self._birth(position, directory, rehearses)
+        birth = self._birth(position, directory)
+        module = self.modules[birth.position]
         try:
-            return Execution(self.modules[position], birth, self._control_fd, self._nursery.bear)
+            return Execution(
+                module, birth, self._control_fd, self._nursery.bear, stands_by=stands_by
+            )
         except OSError:
             self.take_back(directory)
             raise
 
-    def _birth(self, position: int, directory: str, rehearses: bool) -> Birth:
+    def _birth(self, position: int, directory: str) -> Birth:
         """Say what to be. What earlier batches touched, the next one will probably touch."""
         own, before = self.arenas.of_stage(position), self.arenas.of_stage(position - 1)
         return Birth(
-            position=position,
-            rehearses=rehearses,
+            position=position % len(self.modules),
             own=own.number,
             before=before.number,
             own_bytes=used_bytes(own.fd),
@@ -163,21 +163,19 @@ class StandbyPool:
     def take(self, position: int) -> Execution | None:
         """Return a child that stands by for a stage, if there is one. It may have died since.
 
-        One that is not ready yet is waited for: it will be before a new one could.
+        One that is not ready yet takes its order when it is, before a new one could.
         """
         self._is_told = False
         waiting = self._stages[position].waiting
-        while waiting:
-            execution = waiting.popleft()
-            if not execution.birth.rehearses or execution.get_ready(_READY_WAIT_S):
-                return execution
-            self.mourn(position, execution)
-        return None
+        return waiting.popleft() if waiting else None
 
     def prepare(self, position: int) -> None:
-        """Fork a child now if none stands by for that stage, so that it is ready when needed."""
-        if position < len(self._stages) and not self._stages[position].waiting:
-            self._try_spawn(position, rehearses=False)
+        """Fork a child now if none stands by for that stage, so that it is ready when needed.
+
+        After the last stage comes the first one of the next batch.
+        """
+        if not self._stages[position % len(self._stages)].waiting:
+            self._try_spawn(position)
 
     def fill_one(self) -> bool:
         """Fork the child that is missed most; False if none is, or none may be forked now."""
@@ -189,15 +187,15 @@ class StandbyPool:
         ]
         if not missing or self._bytes_used() >= policy.standby_bytes:
             return False
-        return self._try_spawn(min(missing)[1], rehearses=True)
+        return self._try_spawn(min(missing)[1])
 
     def _may_spawn(self, stage: _Stage) -> bool:
         return stage.deaths < _MAX_DEATHS and time.monotonic() >= stage.not_before
 
-    def _try_spawn(self, position: int, *, rehearses: bool) -> bool:
-        stage = self._stages[position]
+    def _try_spawn(self, position: int) -> bool:
+        stage = self._stages[position % len(self._stages)]
         try:
-            stage.waiting.append(self._spawner.spawn(position, rehearses=rehearses))
+            stage.waiting.append(self._spawner.spawn(position, stands_by=True))
         except OSError:
             # Short of something; when a batch needs the child, it is tried again and reported.
             stage.not_before = time.monotonic() + _PAUSE_S
@@ -239,6 +237,11 @@ class StandbyPool:
             and stage.not_before > now
         ]
         return max(0.0, min([*late, *paused])) if late or paused else None
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether nobody is missing, and nobody has been taken since that was told."""
+        return self._is_told
 
     def newly_full(self) -> int | None:
         """Return how many stand by, once, when all of them have got ready."""

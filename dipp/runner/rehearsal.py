@@ -198,7 +198,6 @@ class _Nothing:
 
 _BIRTH = Birth(
     position=0,
-    rehearses=False,
     own=0,
     before=0,
     own_bytes=0,

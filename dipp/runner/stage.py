@@ -39,6 +39,8 @@ from dipp.workspace import ImageRef, SeenImage, SegmentRange
 # The end of a process costs about a millisecond. A module that runs for longer than this may end at
 # once, beside the next stage, and give its memory back; others stay until the chain has ended.
 HOLD_BELOW_S = 0.01
+# Since its order; then a child that was killed is not waited for in idleness any more.
+_LONG_DEAD_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,26 @@ class Stage:
         metadata = check_images(done.images, sizes, read, state.images, state.known)
         known = {ref.meta: each for ref, each in zip(done.images, metadata, strict=True)}
         return _compact(state, done.images, segments, sizes, known)
+
+    @property
+    def can_be_left(self) -> bool:
+        """Say whether nothing that its child's end could tell would change the verdict."""
+        if self._is_settled or self.execution is None:
+            return True
+        return self.code == Code.OK and not self.module.is_native and self.execution.can_be_left
+
+    def leave(self) -> bool:
+        """End the child, to be settled later; False if that has been done before."""
+        if self._is_settled or self.execution is None:
+            return False
+        self.execution.leave()
+        return True
+
+    @property
+    def is_dead(self) -> bool:
+        """Say whether its child has ended and waits to be buried, or should have by now."""
+        execution = self.execution
+        return execution is None or execution.has_exited or execution.age_s > _LONG_DEAD_S
 
     def end(self) -> None:
         """Kill the child if it still lives; `settle` must follow."""
