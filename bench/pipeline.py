@@ -192,8 +192,9 @@ class Tree(Harness):
             num_images=len(batch.blocks), batch_size=batch.size_bytes, pipeline_id=1, shmid=1
         )
         body, number = encode_message(message), self._journal.state.last_batch + 1
-        self._journal.append(Record(kind=Kind.TAKEN, batch=number, message=body))
         self.executor.alert(self.chain.pipeline_id)
+        self._journal.append(Record(kind=Kind.TAKEN, batch=number, message=body))
+        self.executor.alert(self.chain.pipeline_id, batch.fd)
         self._journal.append(Record(kind=Kind.STARTED, batch=number, device=1, inode=1))
 
     def close(self) -> None:
@@ -234,10 +235,12 @@ class InProcess:
         # What modules log goes to a pipe in the isolated tree, and nowhere here.
         self._log = io.StringIO()
         self.stage_s: list[float] = []
+        self._input_fd = -1
 
     def run(self, batch: Input) -> int:
         """Run the chain on a batch; return how many images come out."""
         view = memoryview(mmap.mmap(batch.fd, batch.size_bytes, prot=mmap.PROT_READ))
+        self._input_fd = batch.fd
         refs = [_ref(block) for block in batch.blocks]
         self.stage_s = []
         with contextlib.redirect_stderr(self._log):
@@ -261,13 +264,25 @@ class InProcess:
         # The one that is written is the last of a workspace.
         order = [n for n in range(_ARENAS + 1) if n != target] + [target]
         segments = [view if n == 0 else self._arenas[n - 1] for n in order]
-        space = Workspace.over(segments[:-1], segments[-1], self._scratch)
+        space = Workspace(
+            segments.__getitem__, len(order) - 1, segments[-1], self._scratch, self._reader(order)
+        )
         place = {n: index for index, n in enumerate(order)}
         inside = [_moved(ref, place) for ref in refs]
         work = Batch.from_refs(inside, space, pipeline_id=1, batch_id=1)
         result = module.module.run(work, module.params)
         images = (work if result is None else result).images
         return [_moved(image.to_ref(), dict(enumerate(order))) for image in images]
+
+    def _reader(self, order: Sequence[int]) -> Callable[[SegmentRange, memoryview], bool]:
+        """Return what copies from the input without looking at it, as in an isolated child."""
+
+        def read(place: SegmentRange, target: memoryview) -> bool:
+            if order[place.segment] != 0:
+                return False
+            return os.preadv(self._input_fd, [target], place.offset) == len(target)
+
+        return read
 
     def clocked(self, batch: Input) -> float:
         """Return the seconds for one batch."""

@@ -98,6 +98,10 @@ class Processor:
 
     # -- one batch
 
+    def expect(self, message: BatchMessage) -> None:
+        """Have its host get ready while the journal is written; nothing else is done with it."""
+        self._runner.alert(message.pipeline_id)
+
     async def process(self, number: int) -> None:
         """Give an open batch its fate and remove its segment."""
         self._active.add(number)
@@ -170,8 +174,8 @@ class Processor:
             if batch.attempts >= self._max_attempts:
                 reason = f"the node died {batch.attempts} times while it processed the batch"
                 raise BatchFailure(Code.NODE_DIED, reason, message.pipeline_id)
-            # It takes the disk longer to write the next record than a host to wake up.
-            self._runner.alert(message.pipeline_id)
+            # It takes the disk longer to write the next record than a child to map the segment.
+            self._runner.alert(message.pipeline_id, segment.fd)
             await self._record(
                 Record(
                     kind=Kind.STARTED,

@@ -31,8 +31,8 @@ class BatchFailure(Exception):
 class Runner(Protocol):
     """The part of the executor that is needed here; a test puts a fake in its place."""
 
-    def alert(self, pipeline_id: int) -> None:
-        """Hear that a batch of that pipeline comes soon."""
+    def alert(self, pipeline_id: int, segment_fd: int = -1) -> None:
+        """Hear that a batch of that pipeline comes soon, in that segment if it is known."""
 
     def submit(self, job: Job) -> Awaitable[Completed | Failed]:
         """Run a chain over a batch. What it gives never fails."""

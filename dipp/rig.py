@@ -122,7 +122,7 @@ class FakeRunner:
         self.behaviour: Callable[[Job], Outcome | None] = self.identity
         self.pending: list[Promise[Outcome]] = []
 
-    def alert(self, pipeline_id: int) -> None:
+    def alert(self, pipeline_id: int, segment_fd: int = -1) -> None:
         """Keep in mind that a batch was announced."""
         self.alerts.append(pipeline_id)
 

@@ -139,19 +139,38 @@ class Image:
         The first call copies them into this stage's own memory; what came in stays as it was.
         """
         if self._pixels_ref.segment != self._space.arena_index:
-            self._array(self.data)
-            self._pixels_ref = self._space.store(self.data)
+            self._require_samples(self._pixels_ref.length)
+            self._pixels_ref = self._space.store_range(self._pixels_ref)
         return self._array(self._space.writable(self._pixels_ref))
 
+    def copy(self, out: Pixels | None = None) -> Pixels:
+        """Return the samples in memory of your own: in `out`, or in scratch memory.
+
+        Quicker than to copy `pixels` if nothing has looked at them yet. `out` is contiguous, of the
+        same shape and type. Raises ModuleError (305) if encoded, ValueError for another `out`.
+        """
+        if out is None:
+            out = self._space.scratch(self.shape, self.dtype)
+        elif out.shape != self.shape or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out is {out.dtype} {out.shape}, not {self.dtype} {self.shape}")
+        self._require_samples(out.nbytes)
+        self._space.fill(out.reshape(-1).view(np.uint8).data, self._pixels_ref)
+        return out
+
     def _array(self, view: memoryview) -> Pixels:
-        count = math.prod(self.shape)
-        if self.is_encoded or count * self.dtype.itemsize != len(view):
+        self._require_samples(len(view))
+        return np.frombuffer(view, dtype=self.dtype).reshape(self.shape)
+
+    def _require_samples(self, size_bytes: int) -> None:
+        """Raise ModuleError (305) unless so many bytes are the samples."""
+        needed = math.prod(self.shape) * self.dtype.itemsize
+        if self.is_encoded or not needed == size_bytes == self._pixels_ref.length:
             encoding = self.metadata.item(ENCODING_ITEM)
             raise ModuleError(
                 Code.BATCH_INVALID,
-                f"{len(view)} bytes are not {self.shape} of {self.dtype}, encoding {encoding}",
+                f"{self._pixels_ref.length} bytes are not {self.shape} of {self.dtype}, "
+                f"encoding {encoding}",
             )
-        return np.frombuffer(view, dtype=self.dtype).reshape(self.shape)
 
     # -- metadata
 

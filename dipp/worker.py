@@ -199,6 +199,7 @@ class Worker:
             self._log(Code.MESSAGE_INVALID)
             self._intake.release()
             return False
+        self._processor.expect(taken.message)
         record = Record(kind=Kind.TAKEN, batch=taken.batch, message=taken.body)
         try:
             self._journal.append(record)

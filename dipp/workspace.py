@@ -107,8 +107,10 @@ class Workspace:
     """The segments a module may read, the arena it may write, and warm scratch memory.
 
     The segments are read-only to the module; `find` gives the one of an index below `count`, and is
-    asked when somebody looks at it. The arena is the segment after the last of them; space in it is
-    handed out once and never taken back, because it lives for one module run only.
+    asked when somebody looks at it. `read` copies a range of one without that, or says that it
+    cannot: to map a segment takes longer than to copy it. The arena is the segment after the last
+    of them; space in it is handed out once and never taken back, because it lives for one module
+    run only.
     """
 
     def __init__(
@@ -117,8 +119,10 @@ class Workspace:
         count: int,
         arena: memoryview,
         scratch: memoryview | None = None,
+        read: Callable[[SegmentRange, memoryview], bool] | None = None,
     ) -> None:
         self._find = find
+        self._read = read
         self.arena_index = count
         self._arena = arena
         self._views: dict[int, memoryview] = {self.arena_index: arena}
@@ -150,6 +154,12 @@ class Workspace:
             raise ModuleError(Code.BATCH_INVALID, f"{place} is outside its segment")
         return whole[place.offset : place.end].toreadonly()
 
+    def fill(self, target: memoryview, place: SegmentRange) -> None:
+        """Copy a range into writable bytes of the same length. Raises ModuleError (305)."""
+        is_seen = place.segment in self._views
+        if is_seen or self._read is None or not self._read(place, target):
+            target[:] = self.view(place)
+
     def reserve(self, size_bytes: int) -> SegmentRange:
         """Take aligned space in the arena. Raises ModuleError (100) when it is full."""
         offset = -(-self.used_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
@@ -165,6 +175,12 @@ class Workspace:
         if place.segment != self.arena_index:
             raise ModuleError(Code.RESULT_INVALID, f"segment {place.segment} is read-only")
         return self._arena[place.offset : place.end]
+
+    def store_range(self, place: SegmentRange) -> SegmentRange:
+        """Copy a range into the arena. Raises ModuleError (305)."""
+        copied = self.reserve(place.length)
+        self.fill(self.writable(copied), place)
+        return copied
 
     def store(self, data: Buffer) -> SegmentRange:
         """Copy bytes into the arena."""

@@ -12,9 +12,7 @@ MANIFEST = Manifest("identity_copy", "1.0", "copy every image to local memory an
 def run(batch: Batch, params: Params) -> None:
     """Copy."""
     for image in batch:
-        pixels = image.pixels
-        local = batch.scratch(pixels.shape, pixels.dtype)
-        np.copyto(local, pixels)
-        result = batch.allocate(pixels.shape, pixels.dtype, zeroed=False)
+        local = image.copy()
+        result = batch.allocate(local.shape, local.dtype, zeroed=False)
         np.copyto(result, local)
         batch.replace(image, image.derive(result))

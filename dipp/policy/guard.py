@@ -83,9 +83,9 @@ class Guard:
         self._memory = memory
         self._recall()
 
-    def alert(self, pipeline_id: int) -> None:
+    def alert(self, pipeline_id: int, segment_fd: int = -1) -> None:
         """Pass it on."""
-        self._runner.alert(pipeline_id)
+        self._runner.alert(pipeline_id, segment_fd)
 
     async def submit(self, job: Job) -> Completed | Failed:
         """Run a batch; the outcome must be closed by whoever takes it."""

@@ -87,6 +87,12 @@ def has_fixed_size(fd: int, device: int = 0) -> bool:
         return False
 
 
+def identity(fd: int) -> tuple[int, int]:
+    """Return device and inode of a segment. Raises OSError."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
 def segment_size(fd: int) -> int:
     """Return the size in bytes. Raises ContentError (303) for what is not a plain segment."""
     try:
@@ -130,16 +136,17 @@ class Mapping(NamedTuple):
     address: int
     view: memoryview
 
-    def warm(self, size_bytes: int) -> None:
-        """Make the first bytes ready to be touched, where the kernel can do that."""
-        size_bytes = min(len(self.view), -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+    def warm(self, size_bytes: int, start: int = 0) -> None:
+        """Make some bytes, from a page on, ready to be touched, where the kernel can do that."""
+        size_bytes = min(len(self.view) - start, -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
         if size_bytes > 0:
             how = _POPULATE_READ if self.view.readonly else _POPULATE_WRITE
-            _MADVISE(self.address, size_bytes, how)
+            _MADVISE(self.address + start, size_bytes, how)
 
     def unmap(self) -> None:
         """Take it out of the address space; the view must not be looked at any more."""
-        _MUNMAP(self.address, len(self.view))
+        if self.address:
+            _MUNMAP(self.address, len(self.view))
 
 
 def map_for_good(fd: int, *, writable: bool = False, limit_bytes: int | None = None) -> Mapping:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dipp.errors import Code, ContentError
-from dipp.runner.arena import ArenaPool, read_range, segment_size
+from dipp.runner.arena import ArenaPool, identity, read_range, segment_size
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
 from dipp.runner.protocol import RunBatch
@@ -68,6 +68,9 @@ class Reserve(Protocol):
     def take(self, position: int) -> Execution | None:
         """Return one for that stage, if there is one."""
 
+    def next_up(self, position: int) -> Execution | None:
+        """Return the one that `take` would."""
+
     def prepare(self, position: int) -> None:
         """Have one for that stage soon; after the last comes the first one of the next batch."""
 
@@ -103,7 +106,6 @@ class ChainRunner:
         the last module, and the dead are left for `bury_dead`.
         """
         self._is_hurried = is_hurried
-        started = time.monotonic()
         try:
             state = self.go_through(order, pipeline_id, input_fd)
         except ContentError as error:
@@ -115,7 +117,7 @@ class ChainRunner:
                 last_log=str(error),
             )
             return ChainResult(crash=crash)
-        latency_s = time.monotonic() - started
+        latency_s = time.monotonic() - order.sent_s
         stages = self._stages
         states = [stage.before for stage in stages] + ([state] if state else [])
         # Metadata lie in the same memory; what is missing is touched when it is needed.
@@ -132,6 +134,12 @@ class ChainRunner:
             log=failed.log() if failed else "",
             latency_s=latency_s,
         )
+
+    def announce(self, input_fd: int = -1) -> None:
+        """Have the first child ready for a batch that comes soon, with its input if known."""
+        first = self._reserve.next_up(0)
+        if first is not None:
+            first.alert(input_fd)
 
     def go_through(self, order: RunBatch, pipeline_id: int, input_fd: int) -> BatchState | None:
         """Run all stages; None if one failed. Their children are not buried yet.
@@ -258,6 +266,7 @@ def _first_state(order: RunBatch, pipeline_id: int, input_fd: int) -> BatchState
         pipeline_id=pipeline_id,
         images=order.images,
         segments=(input_fd,),
+        input=identity(input_fd),
         sizes=(size,),
         known={ref.meta: each for ref, each in zip(order.images, found, strict=True)},
     )

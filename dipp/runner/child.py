@@ -14,14 +14,15 @@ import os
 import socket
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import FileIO, TextIOWrapper
 from typing import NoReturn
 
-from dipp.errors import Code, DippError
-from dipp.runner.arena import ChildMemory, map_for_good
+from dipp.errors import Code, ContentError, DippError
+from dipp.runner.arena import ChildMemory, Mapping, map_for_good
 from dipp.runner.birth import Birth
 from dipp.runner.channel import MAX_FDS, Channel
 from dipp.runner.forking import reseed
@@ -29,6 +30,7 @@ from dipp.runner.loader import ErrorPipe, LoadedModule
 from dipp.runner.placement import Cpus, move_to
 from dipp.runner.protocol import (
     ALERT,
+    ANNOUNCED,
     BY_DESCRIPTOR,
     REASON_LIMIT_BYTES,
     UNUSED,
@@ -52,6 +54,13 @@ from dipp.workspace import ImageRef, SeenImage, SegmentRange, Workspace
 
 # How long a child that stands by waits for an order before it rehearses.
 QUIET_S = 0.005
+# How long whoever has been alerted waits without sleeping: the node has its journal to write.
+AWAKE_S = 0.005
+# After that an announced batch is not expected any more.
+_COMING_S = 2.0
+# Of an announced input so much is mapped ahead at most, and so much at a time.
+_WARM_LIMIT_BYTES = 64 << 20
+_WARM_STEP_BYTES = 256 << 10
 # Deeper frames of a traceback say nothing new and push the message out of the log tail.
 _TRACEBACK_FRAMES = 12
 # In the place of arena and scratch memory in a rehearsal: an image of one byte and its copies.
@@ -111,6 +120,10 @@ class _Child:
         self._arena = memory.writable[birth.own].view
         self._scratch = memory.scratch.view
         self._stand_in = memoryview(bytearray(_STAND_IN_BYTES))
+        self._announced: _Announced | None = None
+        self._awake_until = 0.0
+        # It may run on all processors already.
+        self._is_free = False
         self._mirrors: tuple[Channel, Channel] | None = None
         self._confine(cradle, (channel_fd, passing_fd, memory.scratch_fd, *pipe))
         reseed()
@@ -143,7 +156,9 @@ class _Child:
             status = self._serve(self._channel, self._passing, self._module.execute, self._cpus.all)
             if status is not None:
                 return status
-            self._rehearse()
+            if time.monotonic() > self._awake_until:
+                self._rehearse()
+            self._stay_awake()
 
     def _stand_by(self) -> None:
         """Rehearse. First without the module's own part: that may fail."""
@@ -185,13 +200,15 @@ class _Child:
     ) -> int | None:
         """Take an order, run, report, stay; return the exit status, None after an alert."""
         order = channel.receive_encoded()
-        if order == ALERT:
-            return None
         if not order:
             return 1
+        if order == ALERT:
+            self._hear(passing)
+            return None
         go = decode_go(order)
-        # Those that stand by do that where their host is; a module may use all there is.
-        move_to(cpus)
+        if not self._is_free:
+            # Those that stand by do that where their host is; a module may use all there is.
+            move_to(cpus)
         report, status = self._execute(go, self._workspace(go, passing), run)
         if report is None:
             return status
@@ -205,10 +222,38 @@ class _Child:
             return status
         return status
 
+    def _hear(self, passing: socket.socket) -> None:
+        """Get ready for the order that comes soon, away from where the host gets ready too."""
+        move_to(self._cpus.away)
+        move_to(self._cpus.all)
+        self._is_free = True
+        # There may be alerts without an input, and one that comes may belong to the next of them.
+        if wait_readable(passing.fileno(), 0):
+            self._forget()
+            self._announced = _Announced(socket.recv_fds(passing, 1, MAX_FDS)[1][0])
+
+    def _forget(self) -> None:
+        """Let go of an input that has been announced and did not come."""
+        if self._announced is not None:
+            self._announced.close()
+            self._announced = None
+
+    def _stay_awake(self) -> None:
+        """Wait for the order without sleeping, for a short while; longer as usual."""
+        fd = self._channel.fileno()
+        while self._announced is not None and self._announced.warm_a_bit():
+            if wait_readable(fd, 0):
+                return
+        end = self._awake_until = time.monotonic() + AWAKE_S
+        while not wait_readable(fd, 0) and time.monotonic() < end:
+            os.sched_yield()
+        if self._announced is not None and not wait_readable(fd, _COMING_S):
+            self._forget()
+
     def _workspace(self, go: Go, passing: socket.socket) -> Workspace:
-        segments = _Segments(go, self._arenas, passing)
-        arena = segments.fetch(-1, writable=True) if go.fresh else self._arena
-        return Workspace(segments.find, len(go.segments), arena, self._scratch)
+        segments = _Segments(go, self._arenas, passing, self._announced)
+        arena = segments.fresh_arena() if go.fresh else self._arena
+        return Workspace(segments.find, len(go.segments), arena, self._scratch, segments.read)
 
     def _execute(self, go: Go, space: Workspace, run: _Run) -> tuple[bytes | None, int]:
         """Return what to report, encoded, and the exit status."""
@@ -258,37 +303,105 @@ def _report(go: Go, pipeline_id: int, refs: Sequence[ImageRef] | None) -> bytes:
     )
 
 
+class _Announced:
+    """An input whose batch comes soon: mapped, and what can be of it made ready until then."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._ready_bytes = 0
+        self._mapping = Mapping(0, memoryview(b""))
+        # If it cannot be mapped now, it is tried again when the module looks.
+        with contextlib.suppress(OSError, ContentError):
+            self._mapping = map_for_good(fd, limit_bytes=_WARM_LIMIT_BYTES)
+
+    def warm_a_bit(self) -> bool:
+        """Make a little more of it ready; False if there is no more."""
+        size = len(self._mapping.view)
+        if self._ready_bytes >= size:
+            return False
+        self._mapping.warm(_WARM_STEP_BYTES, self._ready_bytes)
+        self._ready_bytes += _WARM_STEP_BYTES
+        return True
+
+    def view(self, end: int) -> memoryview:
+        """Return its first bytes, mapped. Raises OSError."""
+        if len(self._mapping.view) >= end:
+            return self._mapping.view[:end]
+        return map_for_good(self.fd, limit_bytes=end).view
+
+    def has_ready(self, end: int) -> bool:
+        """Say whether so many bytes are mapped to the last page."""
+        return self._ready_bytes >= end
+
+    def close(self) -> None:
+        """Give it back."""
+        self._mapping.unmap()
+        os.close(self.fd)
+
+
 class _Segments:
     """The segments of a batch. Those that are passed nobody fetches before they are needed."""
 
-    __slots__ = ("_arenas", "_fds", "_go", "_passing")
+    __slots__ = ("_announced", "_arenas", "_fds", "_go", "_passing")
 
-    def __init__(self, go: Go, arenas: Sequence[memoryview], passing: socket.socket) -> None:
+    def __init__(
+        self,
+        go: Go,
+        arenas: Sequence[memoryview],
+        passing: socket.socket,
+        announced: _Announced | None,
+    ) -> None:
         self._go = go
         self._arenas = arenas
         self._passing = passing
+        self._announced = announced
         self._fds: list[int] | None = None
 
     def find(self, index: int) -> memoryview:
         """Map a segment. Raises OSError."""
-        numbers = self._go.segments
-        number = numbers[index]
-        if number == BY_DESCRIPTOR:
-            places = [place for seen in self._go.images for place in (seen.meta, seen.pixels)]
-            end = max((place.end for place in places if place.segment == index), default=0)
-            return self.fetch(numbers[:index].count(BY_DESCRIPTOR), limit_bytes=end)
-        return memoryview(b"") if number == UNUSED else self._arenas[number]
+        number = self._go.segments[index]
+        if number < ANNOUNCED:
+            return self._arenas[number]
+        if number == UNUSED:
+            return memoryview(b"")
+        places = [place for seen in self._go.images for place in (seen.meta, seen.pixels)]
+        end = max((place.end for place in places if place.segment == index), default=0)
+        if number == ANNOUNCED and self._announced is not None:
+            return self._announced.view(end)
+        return map_for_good(self._passed_as(index), limit_bytes=end).view
 
-    def fetch(
-        self, position: int, *, writable: bool = False, limit_bytes: int | None = None
-    ) -> memoryview:
-        """Map a segment that was passed, or its beginning. Raises OSError, IndexError."""
+    def read(self, place: SegmentRange, target: memoryview) -> bool:
+        """Copy a range, without mapping it, if it does not lie in an arena. Raises OSError.
+
+        Returns False if it does, or if the segment has become too short.
+        """
+        number, announced = self._go.segments[place.segment], self._announced
+        if number == ANNOUNCED and announced is not None and not announced.has_ready(place.end):
+            fd = announced.fd
+        elif number == BY_DESCRIPTOR:
+            fd = self._passed_as(place.segment)
+        else:
+            return False
+        offset, done = place.offset, 0
+        while done < len(target):
+            size = os.preadv(fd, [target[done:]], offset + done)
+            if not size:
+                return False
+            done += size
+        return True
+
+    def fresh_arena(self) -> memoryview:
+        """Map the arena to write that was passed behind the segments. Raises OSError."""
+        return map_for_good(self._passed(-1), writable=True).view
+
+    def _passed_as(self, index: int) -> int:
+        return self._passed(self._go.segments[:index].count(BY_DESCRIPTOR))
+
+    def _passed(self, position: int) -> int:
+        """Return a descriptor that was passed. Raises OSError, IndexError."""
         if self._fds is None:
             self._fds = socket.recv_fds(self._passing, 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)[1]
-        fd = self._fds[position]
-        mapping = map_for_good(fd, writable=writable, limit_bytes=limit_bytes)
-        os.close(fd)
-        return mapping.view
+        return self._fds[position]
 
 
 def _failed(code: int, reason: str) -> bytes:

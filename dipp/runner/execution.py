@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
+from dipp.runner.arena import identity
 from dipp.runner.birth import Birth
 from dipp.runner.channel import Channel, close_fds
 from dipp.runner.loader import LoadedModule
@@ -115,6 +116,8 @@ class Execution:
         # A child that stood by and died before it looked at its order: no fault of its module.
         self.has_died_waiting = False
         self.private_bytes: int | None = None
+        # Device and inode of the input that it has heard of.
+        self.announced: tuple[int, int] | None = None
         self.wall_s = 0.0
         self._was_killed = False
         self._cpu_before_s = 0.0
@@ -159,10 +162,13 @@ class Execution:
         """Take what it says before it has an order: that it is ready."""
         self._take_frame()
 
-    def alert(self) -> None:
-        """Tell it that its order comes soon."""
+    def alert(self, input_fd: int = -1) -> None:
+        """Tell it that its order comes soon, perhaps with the input."""
         # One that is dead is noticed when it is given the order.
         with contextlib.suppress(OSError):
+            if input_fd >= 0:
+                socket.send_fds(self._passing, [b"f"], [input_fd])
+                self.announced = identity(input_fd)
             self._channel.send_encoded(ALERT)
 
     def order(self, go: bytes, fds: Sequence[int]) -> None:

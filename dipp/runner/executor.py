@@ -107,11 +107,14 @@ class Executor:
             self._retire_others(chain)
             self._start(chain, None)
 
-    def alert(self, pipeline_id: int) -> None:
-        """Say that a batch of that pipeline comes soon: a host at rest gets awake meanwhile."""
+    def alert(self, pipeline_id: int, segment_fd: int = -1) -> None:
+        """Say that a batch of that pipeline comes soon: a host at rest gets ready meanwhile.
+
+        If its segment is known already, the child of the first module gets it.
+        """
         for host in self._hosts.values():
             if host.chain.pipeline_id == pipeline_id and host.is_prepared and host.is_idle:
-                host.alert()
+                host.alert(segment_fd)
                 return
 
     def retire(self, pipeline_id: int | None = None) -> None:

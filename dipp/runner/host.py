@@ -22,7 +22,7 @@ from dipp.errors import ContentError
 from dipp.runner.arena import IN_USE, ArenaPool, has_fixed_size
 from dipp.runner.chain import ChainResult, ChainRunner
 from dipp.runner.channel import Channel, close_fds, expect_fds
-from dipp.runner.child import QUIET_S
+from dipp.runner.child import AWAKE_S, QUIET_S
 from dipp.runner.hugefiles import can_be_opened_anew, make_files
 from dipp.runner.loader import LoadedModule, load_module
 from dipp.runner.placement import Cpus, move_to
@@ -60,8 +60,6 @@ _ORDERS: tuple[type[_Order], ...] = (RunBatch, BatchReleased, Alert, Quit)
 LOG_LIMIT_CHARS = 2000
 # Counting the threads of a user reads all of /proc: milliseconds, which not every batch shall pay.
 _RECOUNT_S = 5.0
-# How long a host that has been alerted waits without sleeping: the node has its journal to write.
-_AWAKE_S = 0.005
 
 
 def host_main(
@@ -111,6 +109,7 @@ class _Host:
         self._cgroup = cgroup
         self._gear = Gear()
         self._counted = 0.0
+        self._awake_until = 0.0
         self._control = control
         self._scratch_root = scratch_root
         self._modules: list[LoadedModule] = []
@@ -152,8 +151,7 @@ class _Host:
                 self._arenas.trim()
                 continue
             if isinstance(order, Alert):
-                close_fds(fds)
-                self._wake()
+                self._wake(fds)
             if isinstance(order, RunBatch):
                 self._recount(policy)
                 self._run(pipeline_id, order, expect_fds(fds, 1)[0])
@@ -183,13 +181,15 @@ class _Host:
         with contextlib.suppress(OSError):
             run()
 
-    def _wake(self) -> None:
+    def _wake(self, fds: list[int]) -> None:
         """Have everything in the caches for the order that comes next, and stay awake for it."""
-        for _ in range(self._pool.alert()):
-            # They are here too, and what they do shall not push our own way out of the caches.
+        self._runner.announce(*fds[:1])
+        close_fds(fds)
+        if time.monotonic() > self._awake_until:
+            # The child is on this processor too, until it has moved.
             os.sched_yield()
-        self._rehearse(self._rehearsal.run)
-        end = time.monotonic() + _AWAKE_S
+            self._rehearse(self._rehearsal.run)
+        end = self._awake_until = time.monotonic() + AWAKE_S
         while not wait_readable(self._control.fileno(), 0) and time.monotonic() < end:
             os.sched_yield()
 

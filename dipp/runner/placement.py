@@ -16,16 +16,19 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cpus:
-    """`home` is where a chain waits, `all` is where it may run."""
+    """`home` is where a chain waits, `all` is where it may run, `away` is elsewhere if possible."""
 
     home: frozenset[int]
     all: frozenset[int]
+    away: frozenset[int]
 
     @classmethod
     def share(cls, number: int) -> Self:
         """Return those of the host with that number: hosts are spread over what this may use."""
         found = os.sched_getaffinity(0)
-        return cls(home=frozenset({sorted(found)[number % len(found)]}), all=frozenset(found))
+        home = {sorted(found)[number % len(found)]}
+        away = found - home or found
+        return cls(home=frozenset(home), all=frozenset(found), away=frozenset(away))
 
 
 def move_to(cpus: frozenset[int]) -> None:

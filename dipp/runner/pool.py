@@ -251,12 +251,10 @@ class StandbyPool:
         self._is_told = True
         return len(everybody)
 
-    def alert(self) -> int:
-        """Tell the children that are next that an order comes soon; return how many there are."""
-        following = [stage.waiting[0] for stage in self._stages if stage.waiting]
-        for execution in following:
-            execution.alert()
-        return len(following)
+    def next_up(self, position: int) -> Execution | None:
+        """Return the one that `take` would."""
+        waiting = self._stages[position].waiting
+        return waiting[0] if waiting else None
 
     def close(self) -> None:
         """End all."""

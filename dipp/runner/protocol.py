@@ -40,7 +40,7 @@ MAX_SEGMENTS = 21
 MAX_STEPS = 20
 REASON_LIMIT_BYTES = 1024
 # Segments that are no arenas of the pool; see `Go`.
-BY_DESCRIPTOR, UNUSED = 255, 254
+BY_DESCRIPTOR, UNUSED, ANNOUNCED = 255, 254, 253
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +122,14 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunBatch:
-    """Node to host, with the input segment: run the chain on these images."""
+    """Node to host, with the input segment: run the chain on these images.
+
+    `sent_s` is when, on the clock that all processes share.
+    """
 
     batch_id: int
     images: tuple[ImageRef, ...]
+    sent_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +141,10 @@ class BatchReleased:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """Node to host, host to child: an order comes soon, get the code for it into the caches."""
+    """Node to host, host to child: an order comes soon, get the code for it into the caches.
+
+    Its input comes beside it, if that is known.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +203,11 @@ class Go(NamedTuple):
     """Host to child: run now.
 
     `segments` says for each segment of the batch where it is: the number of an arena that the child
-    has mapped already, `BY_DESCRIPTOR` if it comes over the other socket, in order, or `UNUSED` if
-    no image lies in it any more. With `fresh` the last descriptor is the arena to write instead of
-    the child's own. With `hold` the child stays after its result until it is ended. `shmid` is the
-    System V segment of native code. A plain tuple, because a fresh process has to make it.
+    has mapped already, `BY_DESCRIPTOR` if it comes over the other socket, in order, `ANNOUNCED` if
+    it came with an alert, or `UNUSED` if no image lies in it any more. With `fresh` the last
+    descriptor is the arena to write instead of the child's own. With `hold` the child stays after
+    its result until it is ended. `shmid` is the System V segment of native code. A plain tuple,
+    because a fresh process has to make it.
     """
 
     batch_id: int
@@ -371,7 +379,7 @@ _FRAMES: dict[int, Record | _GoRecord] = {
     11: Record(LoadingModule, position=U8),
     12: Record(ChainLoaded, rss_kb=U64, missing_rungs=Many(_NAME, 32)),
     13: Record(LoadFailed, position=U8, code=U16, reason=_REASON),
-    20: Record(RunBatch, batch_id=U64, images=_IMAGES),
+    20: Record(RunBatch, batch_id=U64, images=_IMAGES, sent_s=F64),
     22: Record(
         BatchDone, batch_id=U64, images=_IMAGES, arenas=U8, stages=_STAGES, rss_kb=U64,
         latency_s=F64,

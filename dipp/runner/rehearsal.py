@@ -149,6 +149,9 @@ class _Reserve:
     def take(self, position: int) -> Execution | None:
         return self._executions[position]
 
+    def next_up(self, position: int) -> Execution | None:
+        return self._executions[position]
+
     def prepare(self, position: int) -> None:
         """Nothing is missing."""
 

@@ -18,6 +18,7 @@ from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
 from dipp.runner.native import batch_size, create_segment, give_segment, remove_segment
 from dipp.runner.protocol import (
+    ANNOUNCED,
     BY_DESCRIPTOR,
     UNUSED,
     Go,
@@ -57,6 +58,8 @@ class BatchState:
     images: tuple[ImageRef, ...]
     segments: tuple[int, ...]
     sizes: tuple[int, ...]
+    # Device and inode of the input.
+    input: tuple[int, int]
     known: Mapping[SegmentRange, Metadata] = field(default_factory=dict)
     uses_input: bool = True
     # A batch that modules pass on as it is gets the same order at every stage.
@@ -95,7 +98,7 @@ class Stage:
         is_fresh = not arenas.is_free(own, before.segments)
         if is_fresh:
             own = arenas.spare(before.segments)
-        numbers, fds = _places(before, arenas)
+        numbers, fds = _places(before, arenas, execution.announced)
         if self.module.is_native and self.shmid < 0:
             self.shmid = _flown_segment(before, self.user)
         hold = expected_s < HOLD_BELOW_S
@@ -236,7 +239,9 @@ class Stage:
         self.refusal = f"no process for {self.module.step.name}: {reason_of(error)}"
 
 
-def _places(state: BatchState, arenas: ArenaPool) -> tuple[tuple[int, ...], list[int]]:
+def _places(
+    state: BatchState, arenas: ArenaPool, announced: tuple[int, int] | None
+) -> tuple[tuple[int, ...], list[int]]:
     """Say for each segment which arena it is, and which have to be passed."""
     numbers, fds = [], []
     for fd in state.segments:
@@ -245,6 +250,8 @@ def _places(state: BatchState, arenas: ArenaPool) -> tuple[tuple[int, ...], list
             numbers.append(arena.number)
         elif arena is None and not state.uses_input:
             numbers.append(UNUSED)
+        elif arena is None and state.input == announced:
+            numbers.append(ANNOUNCED)
         else:
             numbers.append(BY_DESCRIPTOR)
             fds.append(fd if arena is None else arena.read_fd)
@@ -279,6 +286,7 @@ def _compact(
         images=images,
         segments=segments,
         sizes=sizes,
+        input=before.input,
         known=known,
         uses_input=uses_input,
     )

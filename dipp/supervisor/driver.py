@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import ClassVar, Protocol
@@ -225,14 +226,15 @@ class HostDriver:
         self.standby, self.is_prepared = 0, False
         if self._progress is not None:
             self._progress.show(0)
-        self._send(
-            RunBatch(batch_id=self.job.batch_id, images=self.job.images), [self.job.segment_fd]
+        order = RunBatch(
+            batch_id=self.job.batch_id, images=self.job.images, sent_s=time.monotonic()
         )
+        self._send(order, [self.job.segment_fd])
 
-    def alert(self) -> None:
-        """Tell a host at rest that a batch comes soon."""
+    def alert(self, segment_fd: int) -> None:
+        """Tell a host at rest that a batch comes soon, with its segment if that is known."""
         if self.is_prepared and self.is_idle:
-            self._send(Alert())
+            self._send(Alert(), [segment_fd] if segment_fd >= 0 else [])
 
     def release(self, batch_id: int) -> None:
         """Let the host use the memory of a batch again."""

@@ -58,7 +58,7 @@ class Bench:
     def chain(self, pipeline_id: int) -> Chain:
         return CHAIN
 
-    def alert(self, pipeline_id: int) -> None:
+    def alert(self, pipeline_id: int, segment_fd: int = -1) -> None:
         self.alerts.append(pipeline_id)
 
     def submit(self, job: Job) -> Promise[Outcome]:
