@@ -112,6 +112,8 @@ class _Child:
         self._module = cradle.modules[birth.position]
         self._birth = birth
         self._cpus = cradle.cpus
+        # The first one is alerted together with its host, so that both get ready side by side.
+        self._home = cradle.cpus.home if birth.position else cradle.cpus.away
         self._pipe: ErrorPipe | None = (pipe[0], pipe[1]) if len(pipe) == 2 else None
         memory = self._memory = cradle.memory
         memory.keep(birth.own)
@@ -170,7 +172,7 @@ class _Child:
         self._module.rehearse_fully()
         self._rehearse()
         self._channel.send(ChildReady(is_rehearsed=1))
-        move_to(self._cpus.home)
+        move_to(self._home)
 
     def _rehearse(self, segment: int = UNUSED) -> None:
         """Go once through all that is ours on the way of a batch.
@@ -189,7 +191,7 @@ class _Child:
         self._arenas.append(self._stand_in)
         try:
             mirror.send_encoded(_rehearsal_order(segment))
-            self._serve(mirrored, mirror.sock, self._module.rehearse, self._cpus.home)
+            self._serve(mirrored, mirror.sock, self._module.rehearse, self._home)
             mirror.receive_encoded()
         finally:
             self._arenas.pop()
@@ -224,7 +226,6 @@ class _Child:
 
     def _hear(self, passing: socket.socket) -> None:
         """Get ready for the order that comes soon, away from where the host gets ready too."""
-        move_to(self._cpus.away)
         move_to(self._cpus.all)
         self._is_free = True
         # There may be alerts without an input, and one that comes may belong to the next of them.

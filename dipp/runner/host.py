@@ -186,8 +186,6 @@ class _Host:
         self._runner.announce(*fds[:1])
         close_fds(fds)
         if time.monotonic() > self._awake_until:
-            # The child is on this processor too, until it has moved.
-            os.sched_yield()
             self._rehearse(self._rehearsal.run)
         end = self._awake_until = time.monotonic() + AWAKE_S
         while not wait_readable(self._control.fileno(), 0) and time.monotonic() < end:
