@@ -143,6 +143,7 @@ class _Host:
             message = self._control.receive(_ORDERS)
             if message is None or isinstance(message[0], Quit):
                 self._pool.close()
+                self._spawner.close()
                 return
             order, fds = message
             if isinstance(order, BatchReleased):

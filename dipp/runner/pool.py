@@ -122,6 +122,10 @@ class Spawner:
             execution.close()
             self.take_back(execution.birth.directory)
 
+    def close(self) -> None:
+        """End who helps to fork."""
+        self._nursery.close()
+
     def _make_directory(self) -> str:
         if self._directories:
             return self._directories.pop()

@@ -119,10 +119,23 @@ def test_native_modules_and_hosts_may_use_segments_and_only_hosts_signal():
     assert not GROUPS[Group.SIGNALS] & Who.HOST
 
 
-def test_every_call_is_in_the_table_once():
+def test_every_call_is_in_a_group_once():
     for key in ("name", "x86_64", "aarch64"):
-        values = [getattr(row, key) for row in SYSCALLS if getattr(row, key) is not None]
+        values = [
+            (getattr(row, key), row.group) for row in SYSCALLS if getattr(row, key) is not None
+        ]
         assert len(values) == len(set(values))
+
+
+def test_all_rows_about_a_call_hold(architecture):
+    number = number_of(next(row for row in SYSCALLS if row.name == "clone"), architecture)
+    new_namespace, other_parent = 0x20000000, 0x8000
+    for who, refused in ((Who.PYTHON, (True, True)), (Who.HOST, (True, False))):
+        program = build_filter(who, architecture)
+        for flags, is_refused in zip((new_namespace, other_parent), refused, strict=True):
+            code = decide(program, number, (flags,), architecture.audit)
+            assert (code == EPERM) == is_refused
+        assert decide(program, number, (17,), architecture.audit) != EPERM
 
 
 def test_far_jumps_are_found_or_refused():
