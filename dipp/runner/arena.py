@@ -281,14 +281,26 @@ class ArenaPool:
             self.scratch_fd,
             *(arena.fd for arena in self._by_fd.values() if arena.lent_to is None),
         ]
+        kept = self._kept(fds)
+        for fd in fds:
+            if fd not in kept:
+                _LIBC.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, self.size_bytes)
+
+    def lasting(self) -> dict[int, int]:
+        """Return by descriptor what will still be there of each when all have been released.
+
+        To make more than that ready would bring memory back that has just been given away.
+        """
+        return self._kept([self.scratch_fd, *self._by_fd])
+
+    def _kept(self, fds: Sequence[int]) -> dict[int, int]:
         sizes = {fd: used_bytes(fd) for fd in fds}
-        total = sum(sizes.values())
-        # The spare ones first: those of the stages are what the next batch will touch.
+        # The spare ones go first: those of the stages are what the next batch will touch.
         for fd in reversed(fds):
-            if total <= self._keep_bytes:
-                return
-            total -= sizes[fd]
-            _LIBC.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, self.size_bytes)
+            if sum(sizes.values()) <= self._keep_bytes:
+                break
+            del sizes[fd]
+        return sizes
 
     def close(self) -> None:
         """Give all descriptors back."""

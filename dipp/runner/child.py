@@ -52,6 +52,8 @@ from dipp.sandbox.limits import Confinement
 from dipp.sdk import ModuleError
 from dipp.workspace import ImageRef, SeenImage, SegmentRange, Workspace
 
+# After eight calls the interpreter specializes a function, after some more its instructions.
+_ADAPTED = 16
 # How long a child that stands by waits for an order before it rehearses.
 QUIET_S = 0.005
 # How long whoever has been alerted waits without sleeping: the node has its journal to write.
@@ -96,19 +98,40 @@ def run_child(cradle: Cradle, birth: bytes, fds: Sequence[int]) -> NoReturn:
         channel_fd, passing_fd, log_fd, *pipe = fds
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
-        status = _Child(cradle, Birth.decode(birth), channel_fd, passing_fd, pipe).follow()
+        channel, passing = Channel.from_fd(channel_fd), Channel.from_fd(passing_fd)
+        child = _Child(cradle, Birth.decode(birth), channel, passing.sock, pipe)
+        child.enter(cradle)
+        status = child.follow()
     except BaseException:  # boundary: nothing may unwind into the nursery's code
         traceback.print_exc(limit=_TRACEBACK_FRAMES)
     finally:
         os._exit(status)
 
 
+def rehearse_ahead(cradle: Cradle) -> None:
+    """Go the way of a batch in the nursery, so often that the interpreter has adapted to it.
+
+    It rewrites its code for that; done here, it is not done by every child on pages of its own.
+    """
+    birth = Birth(0, 0, 0, 0, 0, 0, 0, None, "")
+    ours, theirs = Channel.pair()
+    with contextlib.closing(ours), contextlib.closing(theirs):
+        for position in range(len(cradle.modules)):
+            child = _Child(cradle, birth._replace(position=position), ours, theirs.sock, ())
+            child.rehearse_often()
+
+
 class _Child:
     def __init__(
-        self, cradle: Cradle, birth: Birth, channel_fd: int, passing_fd: int, pipe: Sequence[int]
+        self,
+        cradle: Cradle,
+        birth: Birth,
+        channel: Channel,
+        passing: socket.socket,
+        pipe: Sequence[int],
     ) -> None:
-        self._channel = Channel.from_fd(channel_fd)
-        self._passing = Channel.from_fd(passing_fd).sock
+        self._channel = channel
+        self._passing = passing
         self._module = cradle.modules[birth.position]
         self._birth = birth
         self._cpus = cradle.cpus
@@ -116,8 +139,6 @@ class _Child:
         self._home = cradle.cpus.home if birth.position else cradle.cpus.away
         self._pipe: ErrorPipe | None = (pipe[0], pipe[1]) if len(pipe) == 2 else None
         memory = self._memory = cradle.memory
-        memory.keep(birth.own)
-        memory.warm(birth, birth.recent_bytes)
         self._arenas = [mapping.view for mapping in memory.readable]
         self._arena = memory.writable[birth.own].view
         self._scratch = memory.scratch.view
@@ -127,12 +148,22 @@ class _Child:
         # It may run on all processors already.
         self._is_free = False
         self._mirrors: tuple[Channel, Channel] | None = None
-        self._confine(cradle, (channel_fd, passing_fd, memory.scratch_fd, *pipe))
-        reseed()
 
-    def _confine(self, cradle: Cradle, keep_fds: Sequence[int]) -> None:
-        """Put on what the nursery could not: what is this process's own."""
-        directory = self._birth.directory
+    def rehearse_often(self) -> None:
+        """Rehearse in a process that is no child."""
+        self._is_free = True
+        self._mirrors = Channel.pair()
+        for _ in range(_ADAPTED):
+            self._rehearse()
+        for mirror in self._mirrors:
+            mirror.close()
+
+    def enter(self, cradle: Cradle) -> None:
+        """Take what is this process's own, and put on what the nursery could not."""
+        birth, memory = self._birth, self._memory
+        memory.keep(birth.own)
+        memory.warm(birth, birth.recent_bytes)
+        directory = birth.directory
         os.chdir(directory)
         tempfile.tempdir = directory
         os.environ["TMPDIR"] = directory
@@ -140,12 +171,18 @@ class _Child:
             policy=cradle.policy,
             timeout_s=self._module.step.timeout_s,
             parent_pid=cradle.host_pid,
-            keep_fds=keep_fds,
+            keep_fds=(
+                self._channel.fileno(),
+                self._passing.fileno(),
+                memory.scratch_fd,
+                *(self._pipe or ()),
+            ),
             gear=cradle.gear,
             is_native=self._module.is_native,
-            process_limit=self._birth.process_limit,
+            process_limit=birth.process_limit,
         )
         climb(confinement, (*cradle.policy.skipped_rungs, *cradle.gear.absent), CHILD_LADDER)
+        reseed()
 
     def follow(self) -> int:
         """Wait, rehearse if there is time, run, report; return the exit status."""

@@ -28,7 +28,7 @@ from typing import NoReturn
 from dipp.runner.arena import ArenaPool, ChildMemory
 from dipp.runner.birth import Birth
 from dipp.runner.channel import MAX_FDS, close_fds
-from dipp.runner.child import Cradle, open_streams, run_child
+from dipp.runner.child import Cradle, open_streams, rehearse_ahead, run_child
 from dipp.runner.forking import OwnNumber, fork_beside, fork_single
 from dipp.runner.loader import LoadedModule
 from dipp.runner.placement import Cpus
@@ -151,6 +151,7 @@ class Nursery:
                 cpus=self._cpus,
                 line_fd=line_fd,
             )
+            rehearse_ahead(cradle)
             _serve(cradle, number.address)
         finally:
             os._exit(1)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from dipp.runner.arena import ArenaPool, used_bytes
+from dipp.runner.arena import ArenaPool
 from dipp.runner.birth import Birth
 from dipp.runner.execution import Execution
 from dipp.runner.loader import LoadedModule
@@ -81,13 +81,14 @@ class Spawner:
     def _birth(self, position: int, directory: str) -> Birth:
         """Say what to be. What earlier batches touched, the next one will probably touch."""
         own, before = self.arenas.of_stage(position), self.arenas.of_stage(position - 1)
+        lasting = self.arenas.lasting()
         return Birth(
             position=position % len(self.modules),
             own=own.number,
             before=before.number,
-            own_bytes=used_bytes(own.fd),
-            before_bytes=used_bytes(before.fd) if position else 0,
-            scratch_bytes=used_bytes(self.arenas.scratch_fd),
+            own_bytes=lasting.get(own.fd, 0),
+            before_bytes=lasting.get(before.fd, 0) if position else 0,
+            scratch_bytes=lasting.get(self.arenas.scratch_fd, 0),
             recent_bytes=self.recent_bytes,
             process_limit=self.gear.process_limit,
             directory=directory,

@@ -39,7 +39,7 @@ from dipp.workspace import ImageRef, SeenImage, SegmentRange
 
 # The end of a process costs about a millisecond. A module that runs for longer than this may end at
 # once, beside the next stage, and give its memory back; others stay until the chain has ended.
-HOLD_BELOW_S = 0.01
+HOLD_BELOW_S = 0.005
 # Since its order; then a child that was killed is not waited for in idleness any more.
 _LONG_DEAD_S = 60.0
 
