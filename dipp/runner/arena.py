@@ -186,23 +186,25 @@ class Arena:
 class ChildMemory:
     """The rotating arenas and the scratch memory as all children of a host have them mapped.
 
-    A child keeps of those that can be written its own. The descriptor is that of the scratch
-    memory.
+    A child keeps of those that can be written its own. `stand_in_fd` is a segment of one byte, for
+    rehearsals: to look at the first byte of an arena would take its first huge page apart.
     """
 
     readable: tuple[Mapping, ...]
     writable: tuple[Mapping, ...]
     scratch: Mapping
-    scratch_fd: int
+    stand_in_fd: int
 
     @classmethod
     def map(cls, pool: ArenaPool) -> Self:
         """Map all. Raises OSError."""
+        stand_in_fd = os.memfd_create("dipp-stand-in", os.MFD_CLOEXEC)
+        os.write(stand_in_fd, b"\0")
         return cls(
             readable=tuple(map_for_good(arena.read_fd) for arena in pool.rotating),
             writable=tuple(map_for_good(arena.fd, writable=True) for arena in pool.rotating),
             scratch=map_for_good(pool.scratch_fd, writable=True),
-            scratch_fd=pool.scratch_fd,
+            stand_in_fd=stand_in_fd,
         )
 
     def keep(self, own: int) -> None:

@@ -174,7 +174,7 @@ class _Child:
             keep_fds=(
                 self._channel.fileno(),
                 self._passing.fileno(),
-                memory.scratch_fd,
+                memory.stand_in_fd,
                 *(self._pipe or ()),
             ),
             gear=cradle.gear,
@@ -190,7 +190,7 @@ class _Child:
         # In a series of batches a rehearsal would cost more than it saves.
         if not wait_readable(self._channel.fileno(), QUIET_S):
             self._stand_by()
-        os.close(self._memory.scratch_fd)
+        os.close(self._memory.stand_in_fd)
         while True:
             status = self._serve(self._channel, self._passing, self._module.execute, self._cpus.all)
             if status is not None:
@@ -204,7 +204,7 @@ class _Child:
         # In a series that would cost more than it saves, if the batch before was a smaller one.
         self._memory.warm(self._birth, sys.maxsize)
         self._mirrors = Channel.pair()
-        socket.send_fds(self._mirrors[1].sock, [b"f"], [self._memory.scratch_fd])
+        socket.send_fds(self._mirrors[1].sock, [b"f"], [self._memory.stand_in_fd])
         self._rehearse(BY_DESCRIPTOR)
         self._module.rehearse_fully()
         self._rehearse()

@@ -129,7 +129,7 @@ class Nursery:
                 policy=self._policy,
                 timeout_s=0.0,
                 parent_pid=host_pid,
-                keep_fds=(line_fd, memory.scratch_fd),
+                keep_fds=(line_fd, memory.stand_in_fd),
                 gear=self._gear,
                 arenas_later=2,
             )
