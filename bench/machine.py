@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import subprocess
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+
+from dipp.runner.channel import close_fds
+from dipp.runner.hugefiles import make_files, mount_huge
 
 _PACKAGES = ("numpy", "opencv-python-headless", "tflite-runtime", "ai-edge-litert", "imagecodecs")
 _THP = Path("/sys/kernel/mm/transparent_hugepage")
@@ -132,8 +136,11 @@ def _chosen(path: Path) -> str:
 
 
 def huge_arena() -> bool:
-    """Say whether the memory of batches lies in huge pages: the executor asks for them.
-
-    They are the administrator's to allow, in /sys/kernel/mm/transparent_hugepage/shmem_enabled.
-    """
-    return _chosen(_THP / "shmem_enabled") in ("always", "within_size", "advise", "force")
+    """Say whether the memory of batches lies in huge pages, by making some as a host does."""
+    mount_fd = mount_huge()
+    try:
+        files = make_files(mount_fd, 1, mmap.PAGESIZE)
+    finally:
+        close_fds([mount_fd])
+    close_fds(files)
+    return bool(files)
