@@ -245,7 +245,7 @@ class _Child:
             self._hear(passing)
             return None
         go = decode_go(order)
-        if not self._is_free:
+        if not (self._is_free or go.brief):
             # Those that stand by do that where their host is; a module may use all there is.
             move_to(cpus)
         report, status = self._execute(go, self._workspace(go, passing), run)
@@ -262,7 +262,7 @@ class _Child:
         return status
 
     def _hear(self, passing: socket.socket) -> None:
-        """Get ready for the order that comes soon, away from where the host gets ready too."""
+        """Get ready for the order that comes soon, the first one with its input."""
         move_to(self._cpus.all)
         self._is_free = True
         # There may be alerts without an input, and one that comes may belong to the next of them.

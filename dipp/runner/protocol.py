@@ -206,8 +206,8 @@ class Go(NamedTuple):
     has mapped already, `BY_DESCRIPTOR` if it comes over the other socket, in order, `ANNOUNCED` if
     it came with an alert, or `UNUSED` if no image lies in it any more. With `fresh` the last
     descriptor is the arena to write instead of the child's own. With `hold` the child stays after
-    its result until it is ended. `shmid` is the System V segment of native code. A plain tuple,
-    because a fresh process has to make it.
+    its result until it is ended. A `brief` module stays on the processor where it waits. `shmid` is
+    the System V segment of native code. A plain tuple, because a fresh process has to make it.
     """
 
     batch_id: int
@@ -216,6 +216,7 @@ class Go(NamedTuple):
     segments: tuple[int, ...]
     fresh: bool = False
     hold: bool = False
+    brief: bool = False
     shmid: int = -1
 
 
@@ -318,7 +319,8 @@ _STAGES = Many(
 _GO = 30
 _GO_HEAD = Struct("<BQIiBBH")
 _SEEN = Struct("<HQIHQIiiiiB")
-_FRESH, _HOLD = 1, 2
+_FRESH, _HOLD, _BRIEF = 1, 2, 4
+_FLAGS = _FRESH | _HOLD | _BRIEF
 _FORWARDED_NUMBER, _FORWARDED = 35, Struct("<BQ")
 
 
@@ -329,7 +331,7 @@ class _GoRecord:
 
     def write(self, out: bytearray, value: Any) -> None:
         """Append all after the number."""
-        flags = _FRESH * value.fresh | _HOLD * value.hold
+        flags = _FRESH * value.fresh | _HOLD * value.hold | _BRIEF * value.brief
         if len(value.segments) > MAX_SEGMENTS or len(value.images) > MAX_IMAGES:
             raise FrameError(f"{len(value.segments)} segments, {len(value.images)} images")
         try:
@@ -356,7 +358,7 @@ def decode_go(data: bytes | memoryview) -> Go:
     _, batch_id, pipeline_id, shmid, flags, segments, images = _GO_HEAD.unpack_from(data)
     middle = _GO_HEAD.size + segments
     end = middle + images * _SEEN.size
-    if size != end or segments > MAX_SEGMENTS or images > MAX_IMAGES or flags > _FRESH | _HOLD:
+    if size != end or segments > MAX_SEGMENTS or images > MAX_IMAGES or flags > _FLAGS:
         raise FrameError(f"an order of {size} bytes should have {end}; flags {flags}")
     return Go(
         batch_id,
@@ -365,6 +367,7 @@ def decode_go(data: bytes | memoryview) -> Go:
         tuple(data[_GO_HEAD.size : middle]),
         flags & _FRESH != 0,
         flags & _HOLD != 0,
+        flags & _BRIEF != 0,
         shmid,
     )
 
