@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from io import FileIO, TextIOWrapper
 from typing import NoReturn
 
-from dipp.errors import Code, ContentError, DippError
-from dipp.runner.arena import ChildMemory, Mapping, map_for_good
+from dipp.errors import Code, DippError
+from dipp.runner.arena import ChildMemory
 from dipp.runner.birth import Birth
 from dipp.runner.channel import MAX_FDS, Channel
 from dipp.runner.forking import reseed
@@ -30,7 +30,6 @@ from dipp.runner.loader import ErrorPipe, LoadedModule
 from dipp.runner.placement import Cpus, move_to
 from dipp.runner.protocol import (
     ALERT,
-    ANNOUNCED,
     BY_DESCRIPTOR,
     REASON_LIMIT_BYTES,
     UNUSED,
@@ -43,6 +42,7 @@ from dipp.runner.protocol import (
     encode_forwarded,
     encode_frame,
 )
+from dipp.runner.segments import Announced, Segments
 from dipp.runner.values import Policy, clip
 from dipp.runner.wait import wait_readable
 from dipp.runner.wire import FrameError
@@ -60,9 +60,6 @@ QUIET_S = 0.005
 AWAKE_S = 0.005
 # After that an announced batch is not expected any more.
 _COMING_S = 2.0
-# Of an announced input so much is mapped ahead at most, and so much at a time.
-_WARM_LIMIT_BYTES = 64 << 20
-_WARM_STEP_BYTES = 256 << 10
 # Deeper frames of a traceback say nothing new and push the message out of the log tail.
 _TRACEBACK_FRAMES = 12
 # In the place of arena and scratch memory in a rehearsal: an image of one byte and its copies.
@@ -143,7 +140,7 @@ class _Child:
         self._arena = memory.writable[birth.own].view
         self._scratch = memory.scratch.view
         self._stand_in = memoryview(bytearray(_STAND_IN_BYTES))
-        self._announced: _Announced | None = None
+        self._announced: Announced | None = None
         self._awake_until = 0.0
         # It may run on all processors already.
         self._is_free = False
@@ -268,7 +265,7 @@ class _Child:
         # There may be alerts without an input, and one that comes may belong to the next of them.
         if wait_readable(passing.fileno(), 0):
             self._forget()
-            self._announced = _Announced(socket.recv_fds(passing, 1, MAX_FDS)[1][0])
+            self._announced = Announced(socket.recv_fds(passing, 1, MAX_FDS)[1][0])
 
     def _forget(self) -> None:
         """Let go of an input that has been announced and did not come."""
@@ -289,7 +286,7 @@ class _Child:
             self._forget()
 
     def _workspace(self, go: Go, passing: socket.socket) -> Workspace:
-        segments = _Segments(go, self._arenas, passing, self._announced)
+        segments = Segments(go, self._arenas, passing, self._announced)
         arena = segments.fresh_arena() if go.fresh else self._arena
         return Workspace(segments.find, len(go.segments), arena, self._scratch, segments.read)
 
@@ -339,107 +336,6 @@ def _report(go: Go, pipeline_id: int, refs: Sequence[ImageRef] | None) -> bytes:
     return encode_frame(
         ModuleDone(batch_id=go.batch_id, pipeline_id=pipeline_id, images=tuple(refs))
     )
-
-
-class _Announced:
-    """An input whose batch comes soon: mapped, and what can be of it made ready until then."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._ready_bytes = 0
-        self._mapping = Mapping(0, memoryview(b""))
-        # If it cannot be mapped now, it is tried again when the module looks.
-        with contextlib.suppress(OSError, ContentError):
-            self._mapping = map_for_good(fd, limit_bytes=_WARM_LIMIT_BYTES)
-
-    def warm_a_bit(self) -> bool:
-        """Make a little more of it ready; False if there is no more."""
-        size = len(self._mapping.view)
-        if self._ready_bytes >= size:
-            return False
-        self._mapping.warm(_WARM_STEP_BYTES, self._ready_bytes)
-        self._ready_bytes += _WARM_STEP_BYTES
-        return True
-
-    def view(self, end: int) -> memoryview:
-        """Return its first bytes, mapped. Raises OSError."""
-        if len(self._mapping.view) >= end:
-            return self._mapping.view[:end]
-        return map_for_good(self.fd, limit_bytes=end).view
-
-    def has_ready(self, end: int) -> bool:
-        """Say whether so many bytes are mapped to the last page."""
-        return self._ready_bytes >= end
-
-    def close(self) -> None:
-        """Give it back."""
-        self._mapping.unmap()
-        os.close(self.fd)
-
-
-class _Segments:
-    """The segments of a batch. Those that are passed nobody fetches before they are needed."""
-
-    __slots__ = ("_announced", "_arenas", "_fds", "_go", "_passing")
-
-    def __init__(
-        self,
-        go: Go,
-        arenas: Sequence[memoryview],
-        passing: socket.socket,
-        announced: _Announced | None,
-    ) -> None:
-        self._go = go
-        self._arenas = arenas
-        self._passing = passing
-        self._announced = announced
-        self._fds: list[int] | None = None
-
-    def find(self, index: int) -> memoryview:
-        """Map a segment. Raises OSError."""
-        number = self._go.segments[index]
-        if number < ANNOUNCED:
-            return self._arenas[number]
-        if number == UNUSED:
-            return memoryview(b"")
-        places = [place for seen in self._go.images for place in (seen.meta, seen.pixels)]
-        end = max((place.end for place in places if place.segment == index), default=0)
-        if number == ANNOUNCED and self._announced is not None:
-            return self._announced.view(end)
-        return map_for_good(self._passed_as(index), limit_bytes=end).view
-
-    def read(self, place: SegmentRange, target: memoryview) -> bool:
-        """Copy a range, without mapping it, if it does not lie in an arena. Raises OSError.
-
-        Returns False if it does, or if the segment has become too short.
-        """
-        number, announced = self._go.segments[place.segment], self._announced
-        if number == ANNOUNCED and announced is not None and not announced.has_ready(place.end):
-            fd = announced.fd
-        elif number == BY_DESCRIPTOR:
-            fd = self._passed_as(place.segment)
-        else:
-            return False
-        offset, done = place.offset, 0
-        while done < len(target):
-            size = os.preadv(fd, [target[done:]], offset + done)
-            if not size:
-                return False
-            done += size
-        return True
-
-    def fresh_arena(self) -> memoryview:
-        """Map the arena to write that was passed behind the segments. Raises OSError."""
-        return map_for_good(self._passed(-1), writable=True).view
-
-    def _passed_as(self, index: int) -> int:
-        return self._passed(self._go.segments[:index].count(BY_DESCRIPTOR))
-
-    def _passed(self, position: int) -> int:
-        """Return a descriptor that was passed. Raises OSError, IndexError."""
-        if self._fds is None:
-            self._fds = socket.recv_fds(self._passing, 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)[1]
-        return self._fds[position]
 
 
 def _failed(code: int, reason: str) -> bytes:

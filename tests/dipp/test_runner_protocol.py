@@ -81,7 +81,7 @@ FRAMES = (
     BatchFailed(batch_id=5, crash=bytes(60), log="line\nline", stages=()),
     HostFault(text="Traceback"),
     Quit(),
-    Go(batch_id=5, pipeline_id=1, images=(SEEN,), segments=(255, 1), hold=True, brief=True, shmid=-1),
+    Go(batch_id=5, pipeline_id=1, images=(SEEN,), segments=(255, 1), hold=True, brief=True),
     ModuleForwarded(batch_id=5),
     ModuleDone(batch_id=5, pipeline_id=1, images=(REF,)),
     ModuleFailed(code=8, reason="why"),
