@@ -25,6 +25,8 @@ from dipp.runner.values import CrashRecord, StageStats
 from dipp.runner.wait import ForkWatch, sweep_orphans, sweep_sysv_segments
 from dipp.sandbox.gear import User
 
+# So many dead may wait to be buried; each has some descriptors.
+_MOST_LEFT = 64
 # How much the last run of a module counts in what is expected of the next.
 _WEIGHT = 0.3
 
@@ -48,6 +50,8 @@ class Crew(Protocol):
     forks: ForkWatch
     # Whom modules run as, if not as the host.
     user: User | None
+    # Whether no child can make what would outlive it, other than processes.
+    is_filtered: bool
     # How much a child shall have ready: the pixels of the largest state of the last batch.
     recent_bytes: int
 
@@ -204,13 +208,16 @@ class ChainRunner:
 
     def _leave(self, stages: Sequence[Stage]) -> bool:
         """End all children without waiting for that; False if their end could tell something."""
-        if not self._has_namespace or not self._crew.forks.is_quiet:
+        crew, count = self._crew, len(self._left) + len(stages)
+        # What has no filter may have left System V segments, to be charged to it.
+        if count > _MOST_LEFT or not crew.is_filtered or not self._has_namespace:
             return False
-        if not all(stage.can_be_left for stage in stages):
+        if not crew.forks.is_quiet or not all(stage.can_be_left for stage in stages):
             return False
-        self._left += [stage for stage in stages if stage.leave()]
         for stage in stages:
-            if stage not in self._left:
+            if stage.leave():
+                self._left.append(stage)
+            else:
                 self._close(stage)
         return True
 

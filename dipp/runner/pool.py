@@ -55,6 +55,7 @@ class Spawner:
         # Of pixels, in the largest state of the last batch.
         self.recent_bytes = 0
         self.user = gear.user
+        self.is_filtered = gear.python_filter is not None and "seccomp" not in policy.skipped_rungs
         self._scratch_root = scratch_root
         self._control_fd = control_fd
         self._nursery = Nursery(

@@ -188,6 +188,7 @@ class _Crew:
         self.forks = forks
         self.recent_bytes = 0
         self.user: User | None = None
+        self.is_filtered = True
         self.staff: Collection[int] = ()
 
     def spawn(self, position: int) -> Execution:

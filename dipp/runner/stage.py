@@ -73,7 +73,7 @@ class BatchState:
         return sum(image.pixels.length for image in self.images)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Stage:
     """A stage that has been run: its child is not buried yet. `after` is None if it failed."""
 

@@ -36,8 +36,8 @@ def enclose_host(
     def enter_cgroup() -> None:
         if cgroup is None:
             raise OSError(errno.EPERM, "no group can be made")
-        # The host counts too; what it shares with its children is charged to it.
-        cgroup.enter(policy.processes + 1, 2 * (policy.memory_bytes + policy.arena_bytes))
+        # Host and nursery count too; what the host shares with its children is charged to it.
+        cgroup.enter(policy.processes + 2, 2 * (policy.memory_bytes + policy.arena_bytes))
 
     def restrict_files() -> None:
         fd = landlock.create_ruleset(host_rules(scratch_root, own_paths))
