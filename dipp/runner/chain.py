@@ -78,6 +78,9 @@ class Reserve(Protocol):
     def prepare(self, position: int) -> None:
         """Have one for that stage soon; after the last comes the first one of the next batch."""
 
+    def arrive(self) -> None:
+        """Wait until everybody who has been asked for is there."""
+
     def mourn(self, position: int, execution: Execution) -> None:
         """Bury one that has died before it got its order."""
 
@@ -166,9 +169,6 @@ class ChainRunner:
     def _execute(self, stage: Stage, position: int) -> None:
         try:
             execution = self._order(stage, position)
-            # Instead of waiting idly; if it does not work out, the next stage tries again.
-            if self._is_hurried or position + 1 < len(self._modules):
-                self._reserve.prepare(position + 1)
             self._finish(stage)
             while stage.has_died_waiting:
                 self._reserve.mourn(position, execution)
@@ -185,21 +185,25 @@ class ChainRunner:
     def _order(self, stage: Stage, position: int) -> Execution:
         """Give the order to a child that stands by, or to a new one. Raises OSError."""
         expected_s = self._expected_s[position]
-        execution = self._reserve.take(position)
-        while execution is not None:
-            if stage.begin(execution, self._arenas, expected_s):
-                return execution
+        standing = self._reserve.take(position)
+        execution = standing or self._crew.spawn(position)
+        # Asked for before this one may take the processor; if it does not work out, the next stage
+        # tries again.
+        if self._is_hurried or position + 1 < len(self._modules):
+            self._reserve.prepare(position + 1)
+        # One that is new and dies this early is judged like any other.
+        while not stage.begin(execution, self._arenas, expected_s) and standing is not None:
             self._reserve.mourn(position, execution)
-            execution = self._reserve.take(position)
-        execution = self._crew.spawn(position)
-        # One that dies this early is judged like any other.
-        stage.begin(execution, self._arenas, expected_s)
+            standing = self._reserve.take(position)
+            execution = standing or self._crew.spawn(position)
         return execution
 
     def _finish(self, stage: Stage) -> None:
         stage.finish()
         if stage.has_died_waiting:
             return
+        # Whatever is forked by us must be known before anything else can be told from it.
+        self._reserve.arrive()
         if self._has_namespace and not self._crew.forks.is_quiet:
             # It has started something, which shall not see the next stage.
             stage.end()

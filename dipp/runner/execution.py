@@ -15,7 +15,8 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from dipp.runner.arena import identity
 from dipp.runner.birth import Birth
@@ -53,7 +54,6 @@ _ANSWERS: tuple[type[_Answer], ...] = (
     ModuleRaised,
     ChildReady,
 )
-Bear = Callable[[Birth, Sequence[int]], int]
 # One is right, two are a lie; more need not be looked at.
 _MAX_FRAMES = 2
 _CHUNK_BYTES = 1 << 16
@@ -63,6 +63,16 @@ _LOG_DRAIN_CHUNKS = 2
 
 class StuckChildError(Exception):
     """A child survived SIGKILL (uninterruptible wait). The host gives up, the node ends it."""
+
+
+class Bearer(Protocol):
+    """Who forks children: answers come in the order of the requests."""
+
+    def request(self, birth: Birth, fds: Sequence[int]) -> None:
+        """Ask for a child with these descriptors. Raises OSError."""
+
+    def answer(self) -> int:
+        """Return the number of the child that was asked for. Raises OSError."""
 
 
 class Execution:
@@ -77,18 +87,18 @@ class Execution:
         module: LoadedModule,
         birth: Birth,
         control_fd: int,
-        bear: Bear,
+        bearer: Bearer,
         *,
         stands_by: bool = False,
     ) -> None:
-        """Have it forked by `bear`, which gets its descriptors. Raises OSError.
+        """Ask for it; `adopt` must follow. Raises OSError.
 
         One that `stands_by` is made before its batch is there.
         """
         self.module = module
         self.birth = birth
         self._stands_by = stands_by
-        self._bear = bear
+        self._bearer = bearer
         self._control_fd = control_fd
         self.reset()
         is_native = module.is_native
@@ -96,14 +106,13 @@ class Execution:
         self._log_fd, log_write_fd = os.pipe2(os.O_CLOEXEC)
         self._channel, theirs = Channel.pair()
         self._passing, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.set_blocking(False)
+        os.set_blocking(self._log_fd, False)
         try:
-            self._begin(theirs, receiving, log_write_fd)
+            self._ask(theirs, receiving, log_write_fd)
         except OSError:
             self.close()
             raise
-        self._channel.set_blocking(False)
-        os.set_blocking(self._log_fd, False)
-        self._poller = self._make_poller()
 
     def reset(self) -> None:
         """Be as one that has had no order yet."""
@@ -123,13 +132,18 @@ class Execution:
         self._cpu_before_s = 0.0
         self._started = time.monotonic()
 
-    def _begin(self, theirs: Channel, receiving: socket.socket, log_fd: int) -> None:
-        """Make the process at the other ends, which are closed here. Raises OSError."""
+    def adopt(self) -> None:
+        """Wait until it has been forked. Raises OSError; then it must be closed like any other."""
+        self.pid = self._bearer.answer()
+        self.pidfd = os.pidfd_open(self.pid)
+        self.outer_pid = outer_pid(self.pidfd, self.pid)
+        self._poller = self._make_poller()
+
+    def _ask(self, theirs: Channel, receiving: socket.socket, log_fd: int) -> None:
+        """Ask for a process at the other ends, which are closed here. Raises OSError."""
         try:
             fds = (theirs.fileno(), receiving.fileno(), log_fd, *self._error_pipe)
-            self.pid = self._bear(self.birth, fds)
-            self.pidfd = os.pidfd_open(self.pid)
-            self.outer_pid = outer_pid(self.pidfd, self.pid)
+            self._bearer.request(self.birth, fds)
         finally:
             # At once: while the parent holds these ends, no end of file is ever seen.
             theirs.close()

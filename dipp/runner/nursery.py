@@ -72,14 +72,33 @@ class Nursery:
         """The number of the process, if there is one."""
         return (self._pid,) if self._pid else ()
 
-    def bear(self, birth: Birth, fds: Sequence[int]) -> int:
-        """Have a child forked with these descriptors; return its number. Raises OSError."""
+    def request(self, birth: Birth, fds: Sequence[int]) -> None:
+        """Ask for a child with these descriptors. Raises OSError."""
+        message = birth.encode()
         try:
-            return self._ask(birth, fds)
+            socket.send_fds(self._line or self._start(), [message], list(fds))
         except (ConnectionError, TimeoutError):
             # Ended by whoever ends processes here. A new one is as good.
             self.close()
-            return self._ask(birth, fds)
+            socket.send_fds(self._start(), [message], list(fds))
+
+    def answer(self) -> int:
+        """Return the number of the child that was asked for.
+
+        Raises OSError, ConnectionError if the nursery is gone; the next request starts another.
+        """
+        try:
+            answer = self._line.recv(_ANSWER.size) if self._line is not None else b""
+        except (ConnectionError, TimeoutError):
+            answer = b""
+        if len(answer) != _ANSWER.size:
+            self.close()
+            raise ConnectionResetError(errno.ECONNRESET, "the nursery is gone")
+        (pid,) = _ANSWER.unpack(answer)
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        self._forks.note(pid)
+        return int(pid)
 
     def close(self) -> None:
         """End the process."""
@@ -90,18 +109,6 @@ class Nursery:
                 os.waitpid(self._pid, 0)
             os.close(self._pidfd)
             self._line, self._pid, self._pidfd = None, 0, -1
-
-    def _ask(self, birth: Birth, fds: Sequence[int]) -> int:
-        line = self._line or self._start()
-        socket.send_fds(line, [birth.encode()], list(fds))
-        answer = line.recv(_ANSWER.size)
-        if len(answer) != _ANSWER.size:
-            raise ConnectionResetError(errno.ECONNRESET, "the nursery is gone")
-        (pid,) = _ANSWER.unpack(answer)
-        if pid < 0:
-            raise OSError(-pid, os.strerror(-pid))
-        self._forks.note(pid)
-        return int(pid)
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

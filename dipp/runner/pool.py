@@ -63,21 +63,37 @@ class Spawner:
         )
         self._directories: list[str] = []
 
-    def spawn(self, position: int, *, stands_by: bool = False) -> Execution:
-        """Fork a child for the stage at that position, counted from 0. Raises OSError.
+    def spawn(self, position: int) -> Execution:
+        """Fork a child for the stage at that position, counted from 0. Raises OSError."""
+        try:
+            return self.adopt(self.conceive(position, stands_by=False))
+        except ConnectionError:
+            # The nursery had ended; there is a new one by now.
+            return self.adopt(self.conceive(position, stands_by=False))
 
-        Behind the last one the first of the next batch follows.
+    def conceive(self, position: int, *, stands_by: bool = True) -> Execution:
+        """Ask for a child; nothing else may be asked for before `adopt`. Raises OSError.
+
+        Behind the last stage the first one of the next batch follows.
         """
         directory = self._make_directory()
         birth = self._birth(position, directory)
         module = self.modules[birth.position]
         try:
-            return Execution(
-                module, birth, self._control_fd, self._nursery.bear, stands_by=stands_by
-            )
+            return Execution(module, birth, self._control_fd, self._nursery, stands_by=stands_by)
         except OSError:
             self.take_back(directory)
             raise
+
+    def adopt(self, execution: Execution) -> Execution:
+        """Wait until a child is there, and return it. Raises OSError; then it is given up."""
+        try:
+            execution.adopt()
+        except OSError:
+            execution.close()
+            self.take_back(execution.birth.directory)
+            raise
+        return execution
 
     def _birth(self, position: int, directory: str) -> Birth:
         """Say what to be. What earlier batches touched, the next one will probably touch."""
@@ -165,26 +181,31 @@ class StandbyPool:
         self._spawner = spawner
         self._stages = [_Stage(deque()) for _ in spawner.modules]
         self._is_told = False
+        # Asked for, and not adopted yet.
+        self._coming: tuple[_Stage, Execution] | None = None
 
     def take(self, position: int) -> Execution | None:
         """Return a child that stands by for a stage, if there is one. It may have died since.
 
         One that is not ready yet takes its order when it is, before a new one could.
         """
+        self.arrive()
         self._is_told = False
         waiting = self._stages[position].waiting
         return waiting.popleft() if waiting else None
 
     def prepare(self, position: int) -> None:
-        """Fork a child now if none stands by for that stage, so that it is ready when needed.
+        """Have a child forked if none stands by for that stage, so that it is ready when needed.
 
         After the last stage comes the first one of the next batch.
         """
+        self.arrive()
         if not self._stages[position % len(self._stages)].waiting:
             self._try_spawn(position)
 
     def fill_one(self) -> bool:
-        """Fork the child that is missed most; False if none is, or none may be forked now."""
+        """Have the child forked that is missed most; False if none is, or none may be now."""
+        self.arrive()
         policy = self._spawner.policy
         missing = [
             (len(stage.waiting), position)
@@ -201,13 +222,23 @@ class StandbyPool:
     def _try_spawn(self, position: int) -> bool:
         stage = self._stages[position % len(self._stages)]
         try:
-            stage.waiting.append(self._spawner.spawn(position, stands_by=True))
+            self._coming = (stage, self._spawner.conceive(position))
         except OSError:
             # Short of something; when a batch needs the child, it is tried again and reported.
             stage.not_before = time.monotonic() + _PAUSE_S
             return False
         self._is_told = False
         return True
+
+    def arrive(self) -> None:
+        """Wait for the child that has been asked for, if there is one: until it is forked."""
+        if self._coming is None:
+            return
+        (stage, execution), self._coming = self._coming, None
+        try:
+            stage.waiting.append(self._spawner.adopt(execution))
+        except OSError:
+            stage.not_before = time.monotonic() + _PAUSE_S
 
     def pids(self) -> set[int]:
         """Return the numbers of those that stand by."""
@@ -221,6 +252,7 @@ class StandbyPool:
 
     def notice(self, ready: Collection[int]) -> None:
         """Take note of children that got ready or died, and end those that take too long."""
+        self.arrive()
         for position, stage in enumerate(self._stages):
             for execution in list(stage.waiting):
                 if execution.fileno() in ready and not execution.is_rehearsed:
@@ -259,11 +291,13 @@ class StandbyPool:
 
     def next_up(self, position: int) -> Execution | None:
         """Return the one that `take` would."""
+        self.arrive()
         waiting = self._stages[position].waiting
         return waiting[0] if waiting else None
 
     def close(self) -> None:
         """End all."""
+        self.arrive()
         for stage in self._stages:
             while stage.waiting:
                 self._spawner.discard(stage.waiting.pop())
@@ -277,6 +311,7 @@ class StandbyPool:
         self._spawner.discard(execution)
 
     def _everybody(self) -> list[Execution]:
+        self.arrive()
         return [execution for stage in self._stages for execution in stage.waiting]
 
     def _bytes_used(self) -> int:

@@ -108,12 +108,15 @@ class _Echo(Execution):
         self._receiving: socket.socket
         # Any descriptor on which nothing ever hangs up.
         self._quiet_fd, self._other_fd = os.pipe2(os.O_CLOEXEC)
-        super().__init__(_Nothing(), _BIRTH, self._quiet_fd, _no_birth)
+        super().__init__(_Nothing(), _BIRTH, self._quiet_fd, _Nobody())
+        try:
+            self.adopt()
+        except OSError:
+            self.close()
+            raise
 
-    def _begin(self, theirs: Channel, receiving: socket.socket, log_fd: int) -> None:
+    def _ask(self, theirs: Channel, receiving: socket.socket, log_fd: int) -> None:
         self._theirs, self._receiving, self._log_write_fd = theirs, receiving, log_fd
-        self.pid = self.outer_pid = os.getpid()
-        self.pidfd = os.pidfd_open(self.pid)
 
     def order(self, go: bytes, fds: Sequence[int]) -> None:
         """Take it as a child would, and answer."""
@@ -154,6 +157,9 @@ class _Reserve:
 
     def prepare(self, position: int) -> None:
         """Nothing is missing."""
+
+    def arrive(self) -> None:
+        """Nobody is expected."""
 
     def mourn(self, position: int, execution: Execution) -> None:
         """Nobody dies."""
@@ -230,6 +236,12 @@ _BIRTH = Birth(
 )
 
 
-def _no_birth(birth: Birth, fds: Sequence[int]) -> int:
-    """Never called."""
-    raise OSError("a rehearsal has no child")
+class _Nobody:
+    """Forks nobody; in the place of a child stands this process."""
+
+    def request(self, birth: Birth, fds: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def answer(self) -> int:
+        """Return our own number."""
+        return os.getpid()
