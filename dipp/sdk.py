@@ -147,12 +147,17 @@ class Image:
         """Return the samples in memory of your own: in `out`, or in scratch memory.
 
         Quicker than to copy `pixels` if nothing has looked at them yet. `out` is contiguous, of the
-        same shape and type. Raises ModuleError (305) if encoded, ValueError for another `out`.
+        same shape and type, and writable. Raises ModuleError (305) if encoded, ValueError for another `out`.
         """
         if out is None:
             out = self._space.scratch(self.shape, self.dtype)
-        elif out.shape != self.shape or out.dtype != self.dtype or not out.flags.c_contiguous:
-            raise ValueError(f"out is {out.dtype} {out.shape}, not {self.dtype} {self.shape}")
+        elif (out.shape, out.dtype) != (self.shape, self.dtype) or not (
+            out.flags.c_contiguous and out.flags.writeable
+        ):
+            raise ValueError(
+                f"out is {out.dtype} {out.shape}, not {self.dtype} {self.shape}, contiguous and"
+                " writable"
+            )
         self._require_samples(out.nbytes)
         self._space.fill(out.reshape(-1).view(np.uint8).data, self._pixels_ref)
         return out

@@ -30,11 +30,13 @@ class Birth(NamedTuple):
     def encode(self) -> bytes:
         """Return the message."""
         *numbers, limit, directory = self
-        return _HEAD.pack(*numbers, _NO_LIMIT if limit is None else limit) + directory.encode()
+        return _HEAD.pack(*numbers, _NO_LIMIT if limit is None else limit) + directory.encode(
+            errors="surrogateescape"
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read what `encode` gave; nobody but the host sends it. Raises struct.error."""
         *numbers, limit = _HEAD.unpack_from(data)
-        directory = data[_HEAD.size :].decode()
+        directory = data[_HEAD.size :].decode(errors="surrogateescape")
         return cls._make([*numbers, None if limit == _NO_LIMIT else limit, directory])

@@ -95,6 +95,15 @@ class Channel:
         self.sock.close()
 
 
+def receive_fds(sock: socket.socket, limit_bytes: int = 1) -> tuple[bytes, list[int]]:
+    """Receive bytes and descriptors, which no program that is executed inherits. Raises OSError.
+
+    That of the standard library does not pass flags on.
+    """
+    data, ancillary, _, _ = sock.recvmsg(limit_bytes, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+    return data, _descriptors(ancillary)
+
+
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     fds = array.array("i")
     for level, kind, data in ancillary:

@@ -24,13 +24,14 @@ from typing import NoReturn
 from dipp.errors import Code, DippError
 from dipp.runner.arena import ChildMemory
 from dipp.runner.birth import Birth
-from dipp.runner.channel import MAX_FDS, Channel
+from dipp.runner.channel import Channel, receive_fds
 from dipp.runner.forking import reseed
 from dipp.runner.loader import ErrorPipe, LoadedModule
 from dipp.runner.placement import Cpus, move_to
 from dipp.runner.protocol import (
     ALERT,
     BY_DESCRIPTOR,
+    INPUT_ALERT,
     REASON_LIMIT_BYTES,
     UNUSED,
     ChildReady,
@@ -58,8 +59,8 @@ _ADAPTED = 16
 QUIET_S = 0.005
 # How long whoever has been alerted waits without sleeping: the node has its journal to write.
 AWAKE_S = 0.005
-# After that an announced batch is not expected any more.
-_COMING_S = 2.0
+# After that an announced batch is not expected any more. The host gives up much earlier.
+_COMING_S = 30.0
 # Deeper frames of a traceback say nothing new and push the message out of the log tail.
 _TRACEBACK_FRAMES = 12
 # In the place of arena and scratch memory in a rehearsal: an image of one byte and its copies.
@@ -238,8 +239,8 @@ class _Child:
         order = channel.receive_encoded()
         if not order:
             return 1
-        if order == ALERT:
-            self._hear(passing)
+        if order in (ALERT, INPUT_ALERT):
+            self._hear(passing, has_input=order == INPUT_ALERT)
             return None
         go = decode_go(order)
         if not (self._is_free or go.brief):
@@ -258,14 +259,13 @@ class _Child:
             return status
         return status
 
-    def _hear(self, passing: socket.socket) -> None:
+    def _hear(self, passing: socket.socket, *, has_input: bool) -> None:
         """Get ready for the order that comes soon, the first one with its input."""
         move_to(self._cpus.all)
         self._is_free = True
-        # There may be alerts without an input, and one that comes may belong to the next of them.
-        if wait_readable(passing.fileno(), 0):
+        if has_input:
             self._forget()
-            self._announced = Announced(socket.recv_fds(passing, 1, MAX_FDS)[1][0])
+            self._announced = Announced(receive_fds(passing)[1][0])
 
     def _forget(self) -> None:
         """Let go of an input that has been announced and did not come."""

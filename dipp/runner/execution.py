@@ -24,6 +24,7 @@ from dipp.runner.channel import Channel, close_fds
 from dipp.runner.loader import LoadedModule
 from dipp.runner.protocol import (
     ALERT,
+    INPUT_ALERT,
     ChildReady,
     Frame,
     ModuleDone,
@@ -54,6 +55,8 @@ _ANSWERS: tuple[type[_Answer], ...] = (
     ModuleRaised,
     ChildReady,
 )
+# A child keeps an input that has been announced for much longer.
+_ANNOUNCED_S = 1.0
 # One is right, two are a lie; more need not be looked at.
 _MAX_FRAMES = 2
 _CHUNK_BYTES = 1 << 16
@@ -125,8 +128,8 @@ class Execution:
         # A child that stood by and died before it looked at its order: no fault of its module.
         self.has_died_waiting = False
         self.private_bytes: int | None = None
-        # Device and inode of the input that it has heard of.
-        self.announced: tuple[int, int] | None = None
+        self._announced: tuple[int, int] | None = None
+        self._announced_at = 0.0
         self.wall_s = 0.0
         self._was_killed = False
         self._cpu_before_s = 0.0
@@ -182,8 +185,14 @@ class Execution:
         with contextlib.suppress(OSError):
             if input_fd >= 0:
                 socket.send_fds(self._passing, [b"f"], [input_fd])
-                self.announced = identity(input_fd)
-            self._channel.send_encoded(ALERT)
+                self._announced, self._announced_at = identity(input_fd), time.monotonic()
+            self._channel.send_encoded(INPUT_ALERT if input_fd >= 0 else ALERT)
+
+    @property
+    def announced(self) -> tuple[int, int] | None:
+        """Device and inode of the input that it has, for as long as it surely keeps it."""
+        is_late = time.monotonic() - self._announced_at > _ANNOUNCED_S
+        return None if is_late else self._announced
 
     def order(self, go: bytes, fds: Sequence[int]) -> None:
         """Send an encoded `Go`; the deadline counts from here. Raises OSError."""

@@ -20,7 +20,7 @@ import ctypes
 import os
 import socket
 
-from dipp.runner.channel import close_fds
+from dipp.runner.channel import close_fds, receive_fds
 from dipp.runner.forking import fork_single
 from dipp.sandbox.landlock import forbid_truncation
 from dipp.sandbox.limits import forbid_privileges
@@ -75,7 +75,7 @@ def make_files(mount_fd: int, count: int, size_bytes: int) -> list[int]:
             _make(mount_fd, count, size_bytes, theirs)
         theirs.close()
         os.waitpid(pid, 0)
-        fds = socket.recv_fds(ours, 1, count, socket.MSG_CMSG_CLOEXEC)[1]
+        fds = receive_fds(ours)[1]
     if len(fds) != count:
         close_fds(fds)
         return []

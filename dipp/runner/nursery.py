@@ -27,7 +27,7 @@ from typing import NoReturn
 
 from dipp.runner.arena import ArenaPool, ChildMemory
 from dipp.runner.birth import Birth
-from dipp.runner.channel import MAX_FDS, close_fds
+from dipp.runner.channel import close_fds, receive_fds
 from dipp.runner.child import Cradle, open_streams, rehearse_ahead, run_child
 from dipp.runner.forking import OwnNumber, fork_beside, fork_single
 from dipp.runner.loader import LoadedModule
@@ -168,7 +168,7 @@ def _serve(cradle: Cradle, number_address: int) -> None:
     """Fork until the host hangs up."""
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, cradle.line_fd)
     while True:
-        data, fds, _, _ = socket.recv_fds(line, _LIMIT_BYTES, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        data, fds = receive_fds(line, _LIMIT_BYTES)
         if not data:
             return
         pid = fork_beside(number_address)

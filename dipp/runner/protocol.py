@@ -143,8 +143,10 @@ class BatchReleased:
 class Alert:
     """Node to host, host to child: an order comes soon, get the code for it into the caches.
 
-    Its input comes beside it, if that is known.
+    With `has_input` the segment of its batch comes beside it.
     """
+
+    has_input: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,7 +394,7 @@ _FRAMES: dict[int, Record | _GoRecord] = {
     25: Record(Quit),
     26: Record(BatchReleased, batch_id=U64),
     27: Record(PoolFilled, children=U16),
-    28: Record(Alert),
+    28: Record(Alert, has_input=U8),
     _GO: _GoRecord(),
     31: Record(ModuleDone, batch_id=U64, pipeline_id=U32, images=_IMAGES),
     32: Record(ModuleFailed, code=U16, reason=_REASON),
@@ -401,9 +403,6 @@ _FRAMES: dict[int, Record | _GoRecord] = {
     _FORWARDED_NUMBER: Record(ModuleForwarded, batch_id=U64),
 }  # fmt: skip
 _NUMBERS = {record.kind: number for number, record in _FRAMES.items()}
-
-
-ALERT = bytes([_NUMBERS[Alert]])
 
 
 def encode_forwarded(batch_id: int) -> bytes:
@@ -433,3 +432,7 @@ def decode_frame(data: bytes, accepted: tuple[type[F], ...]) -> F:
     frame: F = record.read(reader)
     reader.finish()
     return frame
+
+
+# What a child compares with instead of decoding.
+ALERT, INPUT_ALERT = (encode_frame(Alert(has_input=number)) for number in (0, 1))

@@ -18,7 +18,7 @@ from dipp.metadata import Metadata
 from dipp.runner.arena import ArenaPool
 from dipp.runner.birth import Birth
 from dipp.runner.chain import ChainRunner
-from dipp.runner.channel import MAX_FDS, Channel, close_fds
+from dipp.runner.channel import Channel, close_fds, receive_fds
 from dipp.runner.execution import Execution
 from dipp.runner.loader import ErrorPipe, LoadedModule
 from dipp.runner.outcome import ref_of
@@ -123,7 +123,7 @@ class _Echo(Execution):
         super().order(go, fds)
         self._theirs.receive_encoded()
         if fds:
-            close_fds(socket.recv_fds(self._receiving, 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)[1])
+            close_fds(receive_fds(self._receiving)[1])
         self._theirs.send_encoded(self._answer)
 
     def kill(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from dipp.errors import ContentError
 from dipp.runner.arena import Mapping, map_for_good
-from dipp.runner.channel import MAX_FDS
+from dipp.runner.channel import receive_fds
 from dipp.runner.protocol import ANNOUNCED, BY_DESCRIPTOR, UNUSED, Go
 from dipp.workspace import SegmentRange
 
@@ -120,5 +120,5 @@ class Segments:
     def _passed(self, position: int) -> int:
         """Return a descriptor that was passed. Raises OSError, IndexError."""
         if self._fds is None:
-            self._fds = socket.recv_fds(self._passing, 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)[1]
+            self._fds = receive_fds(self._passing)[1]
         return self._fds[position]

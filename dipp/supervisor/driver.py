@@ -234,7 +234,8 @@ class HostDriver:
     def alert(self, segment_fd: int) -> None:
         """Tell a host at rest that a batch comes soon, with its segment if that is known."""
         if self.is_prepared and self.is_idle:
-            self._send(Alert(), [segment_fd] if segment_fd >= 0 else [])
+            fds = [segment_fd] if segment_fd >= 0 else []
+            self._send(Alert(has_input=len(fds)), fds)
 
     def release(self, batch_id: int) -> None:
         """Let the host use the memory of a batch again."""
