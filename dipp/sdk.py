@@ -147,7 +147,8 @@ class Image:
         """Return the samples in memory of your own: in `out`, or in scratch memory.
 
         Quicker than to copy `pixels` if nothing has looked at them yet. `out` is contiguous, of the
-        same shape and type, and writable. Raises ModuleError (305) if encoded, ValueError for another `out`.
+        same shape and type, and writable. Raises ModuleError (305) if encoded, ValueError for
+        another `out`.
         """
         if out is None:
             out = self._space.scratch(self.shape, self.dtype)
