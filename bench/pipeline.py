@@ -112,6 +112,7 @@ class Tree(Harness):
         self._folder = tempfile.TemporaryDirectory(prefix="dipp-bench-")
         self._journal = Journal(Path(self._folder.name) / "journal")
         self.last = Completed(images=())
+        self._announced_s = self._taken_s = 0.0
         if is_warm:
             self.executor.warm(chain)
 
@@ -169,16 +170,23 @@ class Tree(Harness):
         self.wall(batch)
         return self.last.latency_s
 
+    def arrival_s(self, batch: Input) -> float:
+        """Return the seconds from taking the message to having the result, journal and all."""
+        self.wall(batch)
+        return self._announced_s + self._taken_s
+
     def wall(self, batch: Input) -> float:
         """Return the seconds from handing in to having the result, everything prepared.
 
         The result is closed; what it says about times is kept in `last`.
         """
         self.rest()
+        arrived = time.perf_counter()
         self._announce(batch)
         began = time.perf_counter()
         outcome = self.finish(self.submit(batch))
         took = time.perf_counter() - began
+        self._announced_s, self._taken_s = began - arrived, took
         outcome.close()
         self.last = outcome
         number = self._journal.state.last_batch

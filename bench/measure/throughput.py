@@ -31,7 +31,7 @@ _BASELINE_BYTES = 300_000_000
 # The memory of the largest batches is used again too.
 _KEEP_MB = 256
 _LATENCY_S, _SUSTAINED_S = 8.0, 8.0
-_AGAIN = "again"
+_AGAIN, _ARRIVAL = "again", "arrival"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +54,15 @@ class _Found:
     sustained: list[Cell]
     controls: dict[str, Ratio]
     memcpy: Times
+    # From taking the message, by kind, size and chain.
+    arrivals: dict[str, Times]
 
 
 def measure(effort: Effort) -> Section:
     """Measure all cells."""
     sizes = _QUICK_SIZES if effort.quick else _SIZES
     counts = _QUICK_COUNTS if effort.quick else _COUNTS
-    found = _Found([], [], {}, Times((1.0,)))
+    found = _Found([], [], {}, Times((1.0,)), {})
     for kind in ("copy", "view"):
         for count in counts:
             effort.say(f"{kind}, {count} modules")
@@ -106,6 +108,7 @@ def _latency(
         contestants[f"isolated {size}"] = partial(tree.latency_s, batch)
         contestants[f"local {size}"] = partial(local.clocked, batch)
     contestants[_AGAIN] = partial(tree.latency_s, made[MEGAPIXELS])
+    contestants[_ARRIVAL] = partial(tree.arrival_s, made[MEGAPIXELS])
     if kind == "copy":
         contestants["memcpy"] = clocked(_two_memcpys(MEGAPIXELS))
     with ForkOnDemand(chain_of(f"identity_{kind}", count)) as forking:
@@ -118,6 +121,7 @@ def _latency(
     if kind == "copy":
         # The shortest ever seen, so that no neighbour makes the comparison easier.
         found.memcpy = min(found.memcpy, times["memcpy"], key=lambda each: each.best)
+    found.arrivals[f"{kind}_7m_m{count}"] = times[_ARRIVAL]
     control = Ratio.of(times[_AGAIN], times[f"isolated {MEGAPIXELS}"])
     found.controls[f"latency_{kind}_m{count}"] = control
     for size in sizes:
@@ -212,6 +216,16 @@ def _figures(found: _Found) -> tuple[Figure, ...]:
         _us(f"dipp.latency_us_view_7m_m{cell.count}", cell)
         for cell in views
         if cell.size == MEGAPIXELS
+    ]
+    figures += [
+        Figure(
+            key=f"dipp.arrival_us_{name}",
+            value=times.best * 1e6,
+            median=times.median * 1e6,
+            unit="µs",
+            what=f"from taking the message to the result of the chain, journal and all, {name}",
+        )
+        for name, times in found.arrivals.items()
     ]
     rates = [c for c in found.sustained if c.kind == "copy" and c.size == MEGAPIXELS]
     each = [_rate(f"dipp.sustained_copy_7m_over_in_process_m{c.count}", c) for c in rates]
