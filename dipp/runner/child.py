@@ -146,6 +146,7 @@ class _Child:
         # It may run on all processors already.
         self._is_free = False
         self._mirrors: tuple[Channel, Channel] | None = None
+        self._segments: Segments | None = None
 
     def rehearse_often(self) -> None:
         """Rehearse in a process that is no child."""
@@ -153,8 +154,7 @@ class _Child:
         self._mirrors = Channel.pair()
         for _ in range(_ADAPTED):
             self._rehearse()
-        for mirror in self._mirrors:
-            mirror.close()
+        self._close_mirrors()
 
     def enter(self, cradle: Cradle) -> None:
         """Take what is this process's own, and put on what the nursery could not."""
@@ -228,6 +228,8 @@ class _Child:
             mirror.send_encoded(_rehearsal_order(segment))
             self._serve(mirrored, mirror.sock, self._module.rehearse, self._home)
             mirror.receive_encoded()
+            if self._segments is not None:
+                self._segments.close()
         finally:
             self._arenas.pop()
             self._arena, self._scratch = own, scratch
@@ -243,6 +245,9 @@ class _Child:
             self._hear(passing, has_input=order == INPUT_ALERT)
             return None
         go = decode_go(order)
+        if channel is self._channel:
+            # A module shall not see how its child came to be.
+            self._close_mirrors()
         if not (self._is_free or go.brief):
             # Those that stand by do that where their host is; a module may use all there is.
             move_to(cpus)
@@ -285,8 +290,13 @@ class _Child:
         if self._announced is not None and not wait_readable(fd, _COMING_S):
             self._forget()
 
+    def _close_mirrors(self) -> None:
+        mirrors, self._mirrors = self._mirrors, None
+        for mirror in mirrors or ():
+            mirror.close()
+
     def _workspace(self, go: Go, passing: socket.socket) -> Workspace:
-        segments = Segments(go, self._arenas, passing, self._announced)
+        segments = self._segments = Segments(go, self._arenas, passing, self._announced)
         arena = segments.fresh_arena() if go.fresh else self._arena
         return Workspace(segments.find, len(go.segments), arena, self._scratch, segments.read)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from dipp.errors import ContentError
 from dipp.runner.arena import Mapping, map_for_good
-from dipp.runner.channel import receive_fds
+from dipp.runner.channel import close_fds, receive_fds
 from dipp.runner.protocol import ANNOUNCED, BY_DESCRIPTOR, UNUSED, Go
 from dipp.workspace import SegmentRange
 
@@ -113,6 +113,11 @@ class Segments:
     def fresh_arena(self) -> memoryview:
         """Map the arena to write that was passed behind the segments. Raises OSError."""
         return map_for_good(self._passed(-1), writable=True).view
+
+    def close(self) -> None:
+        """Give back what was passed."""
+        close_fds(self._fds or ())
+        self._fds = None
 
     def _passed_as(self, index: int) -> int:
         return self._passed(self._go.segments[:index].count(BY_DESCRIPTOR))

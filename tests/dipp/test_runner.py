@@ -275,9 +275,8 @@ def is_open(fd):
     assert meta.item("umask") != 0
     assert meta.item("leak") is False
     assert meta.item("mask") == 0
-    # Standard ones, the result socket, the one that brings segments, the input, and a pair for
-    # rehearsals if there was one.
-    assert meta.item("fds") in (6, 8)
+    # Standard ones, the result socket, the one that brings segments, the input.
+    assert meta.item("fds") == 6
 
 
 def test_scratch_directory_is_private_and_removed(harness, module):
