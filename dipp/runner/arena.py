@@ -279,12 +279,9 @@ class ArenaPool:
 
     def trim(self) -> None:
         """Give memory back until what is kept fits the allowance; lent arenas are left alone."""
-        fds = [
-            self.scratch_fd,
-            *(arena.fd for arena in self._by_fd.values() if arena.lent_to is None),
-        ]
-        kept = self._kept(fds)
-        for fd in fds:
+        lent = {arena.fd for arena in self._by_fd.values() if arena.lent_to is not None}
+        kept = self._kept(lent)
+        for fd in (self.scratch_fd, *self._by_fd):
             if fd not in kept:
                 _LIBC.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, self.size_bytes)
 
@@ -293,15 +290,23 @@ class ArenaPool:
 
         To make more than that ready would bring memory back that has just been given away.
         """
-        return self._kept([self.scratch_fd, *self._by_fd])
+        return self._kept(())
 
-    def _kept(self, fds: Sequence[int]) -> dict[int, int]:
-        sizes = {fd: used_bytes(fd) for fd in fds}
+    def _kept(self, lent: Collection[int]) -> dict[int, int]:
+        """Return what may be kept, and what must be, with the bytes used of each.
+
+        One that takes more than its share is not kept: beside it the next batch would need as much
+        again. New memory in huge pages costs little.
+        """
+        share = self._keep_bytes // (1 + ROTATING)
+        found = {fd: used_bytes(fd) for fd in (self.scratch_fd, *self._by_fd)}
+        sizes = {fd: size for fd, size in found.items() if size <= share or fd in lent}
         # The spare ones go first: those of the stages are what the next batch will touch.
-        for fd in reversed(fds):
+        for fd in reversed(tuple(sizes)):
             if sum(sizes.values()) <= self._keep_bytes:
                 break
-            del sizes[fd]
+            if fd not in lent:
+                del sizes[fd]
         return sizes
 
     def close(self) -> None:

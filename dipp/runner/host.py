@@ -269,6 +269,8 @@ class _Host:
             latency_s=result.latency_s,
         )
         self._control.send(done, self._arenas.readable(arenas))
+        # What came between input and result is of no use to anybody any more.
+        self._arenas.trim()
 
     def _report_failure(self, order: RunBatch, result: ChainResult) -> None:
         report = BatchFailed(

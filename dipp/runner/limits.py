@@ -39,7 +39,7 @@ class Limits:
     standby: int = 1
     standby_memory_mb: int = 96
     # Memory of batches that a host keeps for the next one.
-    keep_mb: int = 32
+    keep_mb: int = 48
     # That memory in huge pages, if the machine has them: quicker, in steps of 2 MB.
     huge_pages: bool = True
 

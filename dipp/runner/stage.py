@@ -40,6 +40,8 @@ from dipp.workspace import ImageRef, SeenImage, SegmentRange
 # The end of a process costs about a millisecond. A module that runs for longer than this may end at
 # once, beside the next stage, and give its memory back; others stay until the chain has ended.
 HOLD_BELOW_S = 0.005
+# With much memory in use, that of those who are done is better given back.
+_HOLD_BELOW_BYTES = 16 << 20
 # A module that is done sooner gains nothing from other processors.
 _BRIEF_S = 0.0003
 # Since its order; then a child that was killed is not waited for in idleness any more.
@@ -103,7 +105,7 @@ class Stage:
         numbers, fds = _places(before, arenas, execution.announced)
         if self.module.is_native and self.shmid < 0:
             self.shmid = _flown_segment(before, self.user)
-        hold = expected_s < HOLD_BELOW_S
+        hold = expected_s < HOLD_BELOW_S and before.size_bytes < _HOLD_BELOW_BYTES
         # What has never run may want all processors.
         is_brief = 0 < expected_s < _BRIEF_S
         key = (numbers, is_fresh, hold, is_brief, self.shmid)

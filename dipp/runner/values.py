@@ -61,7 +61,7 @@ class Policy:
     skipped_rungs: tuple[str, ...] = ()
     standby: int = 1
     standby_bytes: int = 96 << 20
-    keep_bytes: int = 32 << 20
+    keep_bytes: int = 48 << 20
     huge_pages: bool = True
 
 
