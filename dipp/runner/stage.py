@@ -41,7 +41,7 @@ from dipp.workspace import ImageRef, SeenImage, SegmentRange
 # once, beside the next stage, and give its memory back; others stay until the chain has ended.
 HOLD_BELOW_S = 0.005
 # With much memory in use, that of those who are done is better given back.
-_HOLD_BELOW_BYTES = 16 << 20
+_LARGE_BYTES, _HOLD_LARGE_BELOW_S = 16 << 20, 0.001
 # A module that is done sooner gains nothing from other processors.
 _BRIEF_S = 0.0003
 # Since its order; then a child that was killed is not waited for in idleness any more.
@@ -105,7 +105,8 @@ class Stage:
         numbers, fds = _places(before, arenas, execution.announced)
         if self.module.is_native and self.shmid < 0:
             self.shmid = _flown_segment(before, self.user)
-        hold = expected_s < HOLD_BELOW_S and before.size_bytes < _HOLD_BELOW_BYTES
+        is_large = before.size_bytes >= _LARGE_BYTES
+        hold = expected_s < (_HOLD_LARGE_BELOW_S if is_large else HOLD_BELOW_S)
         # What has never run may want all processors.
         is_brief = 0 < expected_s < _BRIEF_S
         key = (numbers, is_fresh, hold, is_brief, self.shmid)
