@@ -49,9 +49,12 @@ class Announced:
             return self._mapping.view[:end]
         return map_for_good(self.fd, limit_bytes=end).view
 
-    def has_ready(self, end: int) -> bool:
-        """Say whether so many bytes are mapped to the last page."""
-        return self._ready_bytes >= end
+    def copy_ready(self, offset: int, target: memoryview) -> int:
+        """Copy from an offset what is mapped to the last page; return how many bytes."""
+        ready = min(self._ready_bytes, len(self._mapping.view))
+        size = max(0, min(ready - offset, len(target)))
+        target[:size] = self._mapping.view[offset : offset + size]
+        return size
 
     def close(self) -> None:
         """Give it back."""
@@ -96,13 +99,14 @@ class Segments:
         Returns False if it does, or if the segment has become too short.
         """
         number, announced = self._go.segments[place.segment], self._announced
-        if number == ANNOUNCED and announced is not None and not announced.has_ready(place.end):
+        offset, done = place.offset, 0
+        if number == ANNOUNCED and announced is not None:
             fd = announced.fd
+            done = announced.copy_ready(offset, target)
         elif number == BY_DESCRIPTOR:
             fd = self._passed_as(place.segment)
         else:
             return False
-        offset, done = place.offset, 0
         while done < len(target):
             size = os.preadv(fd, [target[done:]], offset + done)
             if not size:
