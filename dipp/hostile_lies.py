@@ -76,7 +76,8 @@ LIES: tuple[Fault, ...] = (
     ),
     _fault(
         45, "two-results", Code.RESULT_INVALID,
-        body=_SEND_TO_SOCKETS + "from dipp.runner.protocol import ModuleDone, encode_frame\n"
+        body=_SEND_TO_SOCKETS + "from dipp.runner.frames import ModuleDone\n"
+        "from dipp.runner.protocol import encode_frame\n"
         "send_to_all(encode_frame(ModuleDone(batch_id=batch.batch_id, pipeline_id=1, images=())))",
     ),
     _fault(45, "returns-nonsense", Code.RESULT_INVALID, body="return [1, 2, 3]"),

@@ -23,7 +23,7 @@ from dipp.policy.raw import Thumbnails
 from dipp.policy.replay import load_entry
 from dipp.quarantine import PIECE_BYTES, Quarantine, Verdict
 from dipp.records import Fate, Kind, OpenBatch, Record
-from dipp.results import BatchFailure, Note, Result, Runner, note_nothing, shifted, slices
+from dipp.results import BatchFailure, Note, Result, Runner, note_nothing, nothing, shifted, slices
 from dipp.ring import Ring
 from dipp.runner.executor import Failed, Job
 from dipp.segment import OpenSegment, Segment, identify_segment, remove_segment
@@ -318,7 +318,7 @@ class Processor:
             message=batch.message,
             reason=str(failure),
         )
-        kept = await self._keep(verdict, size, segment.read if segment else _nothing)
+        kept = await self._keep(verdict, size, segment.read if segment else nothing)
         fate = Fate.QUARANTINED if kept else Fate.DROPPED
         await self._finish(batch.batch, fate, status=failure.status, reason=str(failure))
 
@@ -398,7 +398,3 @@ class Processor:
         telemetry.put("quarantine_bytes", self._quarantine.bytes_used)
         telemetry.put("ring_count", self._ring.count)
         telemetry.put("ring_bytes", self._ring.used_bytes)
-
-
-def _nothing(offset: int, size: int) -> bytes:
-    return b""

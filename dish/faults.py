@@ -1,18 +1,14 @@
-"""Rows of group J of the fault catalogue: flight plans that are damaged, hostile or killed. Driver.
+"""Rows of group J of the fault catalogue: flight plans that are damaged or hostile. Driver.
 
 Both engines in virtual time for what an instruction does; a whole node with real processes for what
-a run does to it. `dipp faults` finds these rows through the entry point group `dipp.faults`.
+a run does to it. What is killed is in faultkills.py. `dipp faults` finds these rows through the
+entry point group `dipp.faults`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 from csp.errors import CspError, NoResponse, Refused
 from csp.faultrow import Case, FaultRow, fault_row, require
@@ -22,15 +18,14 @@ from csp.param.types import Mask, ParamType
 from dish.asm import assemble_one
 from dish.effects import Done, Failed, Settings
 from dish.errors import DecodeError, DishError, Ret
-from dish.faultsite import DEADLINE_S, DISH, PEER, Site
+from dish.faultkills import BUSY, GOES_ON, KILLS, WAITS
+from dish.faultsite import DISH, PEER, Site
 from dish.program import Procedure, decode, encode
 from dish.status import Verb
 from dish.testing import World, compiled, graph_of, interpreter
 from dish.values import Mode
 
 _ENGINES = {"interpreter": interpreter, "compiled": compiled}
-_BUSY = "unop p_uint32[0] ++ p_uint32[0]\ncall 30"
-_WAITS = "block p_uint8[0] == p_uint8[1]"
 _DAMAGED_RUNS = 300
 
 
@@ -143,7 +138,7 @@ def _endless_calls(case: Case) -> str:
         outcome = world.fly(made)
         require(isinstance(outcome, Failed), f"{engine}: 5000 nested calls ended with {outcome}")
     site = Site(case)
-    site.start(30, _BUSY)
+    site.start(30, BUSY)
     site.until(lambda: site.dish.table["p_uint32"].get(0), "the loop runs")
     try:
         site.do(site.proc.push(DISH, 30, assemble_one("set p_uint32[1] 5")))
@@ -219,7 +214,7 @@ def _never_true(case: Case) -> str:
     site = Site(case)
     time.time = lambda: real() + (3600.0 if next(wall) % 2 else -1e9)
     try:
-        site.start(30, _WAITS)
+        site.start(30, WAITS)
         site.set("p_uint8", 1, 0)
         site.until(lambda: len(site.dish.runs) == 1, "it waits")
         site.set("p_uint8", 0, 0)
@@ -233,7 +228,7 @@ def _never_true(case: Case) -> str:
 
 def _seventeenth(case: Case) -> str:
     site = Site(case)
-    site.do(site.proc.push(DISH, 30, assemble_one(_WAITS)))
+    site.do(site.proc.push(DISH, 30, assemble_one(WAITS)))
     site.set("p_uint8", 1, 0)
     for _ in range(16):
         site.do(site.proc.run(DISH, 30))
@@ -252,108 +247,9 @@ def _seventeenth(case: Case) -> str:
     return f"refused: {reason!r}"
 
 
-def _process_killed(case: Case) -> str:
-    site = Site(case)
-    kills = 4
-    for turn in range(kills):
-        site.start(30, _BUSY)
-        site.until(lambda: site.dish.runs.views() and site.dish.runs.views()[0].pid, "it runs")
-        if case.random.random() < 0.5:
-            site.until(lambda: site.dish.runs.views()[0].line.executed > 1000, "it counts")
-        os.kill(site.dish.runs.views()[0].pid, signal.SIGKILL)
-        site.until(lambda: len(site.dish.runs) == 0, "its end is noticed")
-        require(
-            site.get("proc_last_ret") == Ret.KILLED, f"kill {turn}: {site.get('proc_last_ret')!r}"
-        )
-    site.start(30, _BUSY)
-    site.until(lambda: site.dish.runs.views() and site.dish.runs.views()[0].pid, "it runs")
-    site.until(lambda: site.dish.runs.has_standby, "a forge stands by")
-    os.kill(site.dish.runs.forge_pid, signal.SIGKILL)
-    site.until(lambda: len(site.dish.runs) == 0, "the run ends with its forge")
-    ret = site.dish.service.outcomes[-1].ret
-    require(ret in (Ret.HOST_LOST, Ret.KILLED), f"after the forge: {ret}")
-    site.still_works()
-    return (
-        f"{kills} processes and a forge killed: {Ret.KILLED.name} and {ret.name}, the node goes on"
-    )
-
-
-def _node_killed(case: Case) -> str:
-    """Kill a whole node while procedures run; another one starts on what it left."""
-    state, ready = case.directory / "state", case.directory / "ready"
-    killed = 0
-    for turn in range(3):
-        ready.unlink(missing_ok=True)
-        pid = os.fork()
-        if pid == 0:
-            _be_node(case, state, ready, turn)
-        end = time.monotonic() + DEADLINE_S
-        while not ready.exists():
-            require(time.monotonic() < end, "the node did not start its procedures")
-            require(os.waitpid(pid, os.WNOHANG) == (0, 0), "the node ended by itself")
-            time.sleep(0.01)
-        below = [int(word) for word in ready.read_text().split()]
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        while any(map(_is_alive, below)):
-            require(time.monotonic() < end, f"{below} outlive their node")
-            time.sleep(0.01)
-        killed += len(below)
-    site = Site(case, state)
-    require(site.do(site.proc.slots(DISH)) == [30, 31, 32], "the procedures are not all there")
-    require(len(site.dish.runs) == 0, "something runs although nobody asked for it")
-    site.still_works()
-    return f"3 kills of a node with {killed} processes below it: none outlives it, slots intact"
-
-
-def _second_node(case: Case) -> str:
-    """Start another node on the state of one that runs."""
-    state = case.directory / "state"
-    site = Site(case, state)
-    site.do(site.proc.push(DISH, 30, assemble_one("noop")))
-    command = [sys.executable, "-m", "dish.cli", "serve", "--state", str(state)]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    require(second.returncode == 1, f"exit status {second.returncode}: {second.stderr}")
-    require(f"in use by another node (process {os.getpid()})" in second.stderr, second.stderr)
-    require(site.do(site.proc.slots(DISH)) == [30], "the procedures of the first one changed")
-    site.still_works()
-    return f"refused: {second.stderr.strip()}"
-
-
-def _be_node(case: Case, state: Path, ready: Path, turn: int) -> None:
-    """Run a node with two procedures until it is killed. Never returns."""
-    try:
-        site = Site(case, state)
-        if turn == 0:
-            for slot in (30, 31):
-                site.do(site.proc.push(DISH, slot, assemble_one(_BUSY if slot == 30 else _WAITS)))
-        elif turn == 1:
-            site.do(site.proc.push(DISH, 32, assemble_one("noop")))
-        site.set("p_uint8", 1, 0)
-        for slot in (30, 31):
-            site.do(site.proc.run(DISH, slot))
-        site.until(lambda: all(view.pid for view in site.dish.runs.views()), "both run")
-        below = [view.pid for view in site.dish.runs.views()]
-        below += [each for each in (site.dish.runs.forge_pid, site.dish.runs.standby_pid) if each]
-        fresh = ready.with_suffix(".new")
-        fresh.write_text(" ".join(map(str, below)))
-        fresh.rename(ready)
-        while True:
-            site.loop.tick(0.05)
-    finally:
-        os._exit(1)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 def _deleted(case: Case) -> str:
     site = Site(case)
-    site.start(30, _BUSY)
+    site.start(30, BUSY)
     site.until(lambda: site.dish.table["p_uint32"].get(0), "it runs")
     site.do(site.proc.delete(DISH, 30))
     before = site.dish.table["p_uint32"].get(0)
@@ -366,48 +262,40 @@ def _deleted(case: Case) -> str:
     return "it ran on and could be stopped; the slot was free"
 
 
-_GOES_ON = "; the node answers and runs the next procedure"
 ROWS: tuple[FaultRow, ...] = (
-    fault_row(
-        70,
-        "second-node-of-plans",
-        "another `dish serve` on the same state",
-        "exit 1, says what is in use and by which process; the first one goes on",
-        _second_node,
-    ),
     fault_row(
         86,
         "bad-arithmetic",
         "divides by zero, shifts by 64 and -1, INT_MIN / -1, compares NaN",
-        "fails at its instruction in both engines, or has a value" + _GOES_ON,
+        "fails at its instruction in both engines, or has a value" + GOES_ON,
         _arithmetic,
     ),
     fault_row(
         87,
         "damaged-procedures",
         "truncations, bit flips, wrong counts, noise, 255 instructions",
-        "refused, or runs to an end within its budget" + _GOES_ON,
+        "refused, or runs to an end within its budget" + GOES_ON,
         _damaged_procedures,
     ),
     fault_row(
         88,
         "endless-calls",
         "5000 nested calls; replaces a procedure while it runs",
-        "depth limit; an occupied slot is not overwritten" + _GOES_ON,
+        "depth limit; an occupied slot is not overwritten" + GOES_ON,
         _endless_calls,
     ),
     fault_row(
         89,
         "bad-neighbour",
         "asks nodes that are silent, missing, without that parameter",
-        "fails in time at its instruction" + _GOES_ON,
+        "fails in time at its instruction" + GOES_ON,
         _bad_neighbour,
     ),
     fault_row(
         90,
         "endless-loop",
         "a loop without end, with a budget; four of them beside others",
-        "the budget ends it, others keep their rate" + _GOES_ON,
+        "the budget ends it, others keep their rate" + GOES_ON,
         _endless_loop,
     ),
     fault_row(
@@ -425,24 +313,11 @@ ROWS: tuple[FaultRow, ...] = (
         _seventeenth,
     ),
     fault_row(
-        93,
-        "procedure-killed",
-        "SIGKILL of running procedures and of their forge",
-        "reported with its own code" + _GOES_ON,
-        _process_killed,
-    ),
-    fault_row(
-        93,
-        "node-killed",
-        "SIGKILL of the whole node while two procedures run, three times",
-        "nothing outlives it, the next start has all procedures and runs none",
-        _node_killed,
-    ),
-    fault_row(
         94,
         "running-procedure-deleted",
         "deletes a procedure while it runs",
-        "it runs on, can be stopped" + _GOES_ON,
+        "it runs on, can be stopped" + GOES_ON,
         _deleted,
     ),
+    *KILLS,
 )

@@ -90,6 +90,7 @@ DRIVERS = (
     "dipp/testing.py",
     "dish/board.py",
     "dish/child.py",
+    "dish/faultkills.py",
     "dish/faults.py",
     "dish/faultsite.py",
     "dish/forge.py",

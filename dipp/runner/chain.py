@@ -17,8 +17,10 @@ from typing import Protocol
 from dipp.errors import Code, ContentError
 from dipp.runner.arena import ArenaPool, identity, read_range, segment_size
 from dipp.runner.execution import Execution
+from dipp.runner.frames import (
+    RunBatch,
+)
 from dipp.runner.loader import LoadedModule
-from dipp.runner.protocol import RunBatch
 from dipp.runner.stage import BatchState, Stage
 from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, StageStats

@@ -12,7 +12,15 @@ import socket
 from collections.abc import Collection, Sequence
 from typing import TypeVar
 
-from dipp.runner.protocol import MAX_FRAME_BYTES, MAX_SEGMENTS, Frame, decode_frame, encode_frame
+from dipp.runner.frames import (
+    MAX_SEGMENTS,
+    Frame,
+)
+from dipp.runner.protocol import (
+    MAX_FRAME_BYTES,
+    decode_frame,
+    encode_frame,
+)
 from dipp.runner.wire import FrameError
 
 F = TypeVar("F")

@@ -26,12 +26,8 @@ from dipp.runner.arena import ChildMemory
 from dipp.runner.birth import Birth
 from dipp.runner.channel import Channel, receive_fds
 from dipp.runner.forking import reseed
-from dipp.runner.loader import ErrorPipe, LoadedModule
-from dipp.runner.placement import Cpus, move_to
-from dipp.runner.protocol import (
-    ALERT,
+from dipp.runner.frames import (
     BY_DESCRIPTOR,
-    INPUT_ALERT,
     REASON_LIMIT_BYTES,
     UNUSED,
     ChildReady,
@@ -39,6 +35,12 @@ from dipp.runner.protocol import (
     ModuleDone,
     ModuleFailed,
     ModuleRaised,
+)
+from dipp.runner.loader import ErrorPipe, LoadedModule
+from dipp.runner.placement import Cpus, move_to
+from dipp.runner.protocol import (
+    ALERT,
+    INPUT_ALERT,
     decode_go,
     encode_forwarded,
     encode_frame,

@@ -21,16 +21,18 @@ from typing import Protocol
 from dipp.runner.arena import identity
 from dipp.runner.birth import Birth
 from dipp.runner.channel import Channel, close_fds
-from dipp.runner.loader import LoadedModule
-from dipp.runner.protocol import (
-    ALERT,
-    INPUT_ALERT,
+from dipp.runner.frames import (
     ChildReady,
     Frame,
     ModuleDone,
     ModuleFailed,
     ModuleForwarded,
     ModuleRaised,
+)
+from dipp.runner.loader import LoadedModule
+from dipp.runner.protocol import (
+    ALERT,
+    INPUT_ALERT,
     decode_frame,
 )
 from dipp.runner.tail import LogTail

@@ -15,9 +15,7 @@ from csp.sched import Promise, Timeout
 from dipp.errors import Code, ContentError
 from dipp.runner.channel import Channel, close_fds
 from dipp.runner.forgehandle import ForgeHandle, start_forge
-from dipp.runner.limits import ExecutorStats, Limits, usual_workers
-from dipp.runner.outcome import Assignment, Completed, Failed, Job, Outcome, assign, collect_images
-from dipp.runner.protocol import (
+from dipp.runner.frames import (
     MAX_STEPS,
     ForgeReady,
     HostExited,
@@ -25,6 +23,8 @@ from dipp.runner.protocol import (
     HostSpawned,
     SpawnHost,
 )
+from dipp.runner.limits import ExecutorStats, Limits, usual_workers
+from dipp.runner.outcome import Assignment, Completed, Failed, Job, Outcome, assign, collect_images
 from dipp.runner.values import Chain, CrashRecord, ModuleStep, StageStats
 from dipp.runner.wire import FrameError
 from dipp.sandbox import rungs
@@ -75,8 +75,8 @@ class Executor:
         self._next_number = 1
         self._is_closing = False
         self._forge_is_lost = False
-        # Of whose files nobody can make a shorter one.
-        self._device = 0
+        # The device whose files keep their size, 0 if there is none.
+        self.arena_device = 0
         self._all_gone: Promise[None] | None = None
         loop.add_reader(forge.channel.fileno(), self._on_forge)
 
@@ -291,11 +291,6 @@ class Executor:
         """Ask for a process. Raises OSError."""
         self._forge.send(SpawnHost(host=host.number), [control.fileno()])
 
-    @property
-    def arena_device(self) -> int:
-        """Return the device whose files keep their size, 0 if there is none."""
-        return self._device
-
     def blame_forge(self) -> None:
         """Kill a forge that does not answer; its end is noticed like any other."""
         self._forge.kill()
@@ -343,7 +338,7 @@ class Executor:
         close_fds(fds)
         if isinstance(report, ForgeReady):
             self._note_missing(report.missing_rungs)
-            self._device = report.device
+            self.arena_device = report.device
         elif isinstance(report, HostExited):
             self.stats.orphans += report.orphans
             self.stats.hosts_lost += bool(report.signal)

@@ -23,9 +23,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dipp.runner.channel import Channel, close_fds, expect_fds
+from dipp.runner.frames import (
+    ForgeReady,
+    HostExited,
+    HostRefused,
+    HostSpawned,
+    SpawnHost,
+)
 from dipp.runner.host import host_main
 from dipp.runner.hugefiles import device_of, mount_huge
-from dipp.runner.protocol import ForgeReady, HostExited, HostRefused, HostSpawned, SpawnHost
 from dipp.runner.wait import (
     Burial,
     become_subreaper,

@@ -20,7 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dipp.runner.channel import Channel, close_fds
-from dipp.runner.protocol import ForgeReady, HostExited, HostRefused, HostSpawned, SpawnHost
+from dipp.runner.frames import (
+    ForgeReady,
+    HostExited,
+    HostRefused,
+    HostSpawned,
+    SpawnHost,
+)
 from dipp.runner.wait import (
     REAP_DEADLINE_S,
     all_pids,

@@ -23,12 +23,7 @@ from dipp.runner.arena import IN_USE, ArenaPool, has_fixed_size
 from dipp.runner.chain import ChainResult, ChainRunner
 from dipp.runner.channel import Channel, close_fds, expect_fds
 from dipp.runner.child import AWAKE_S, QUIET_S
-from dipp.runner.hugefiles import can_be_opened_anew, make_files
-from dipp.runner.loader import LoadedModule, load_module
-from dipp.runner.placement import Cpus, move_to
-from dipp.runner.pool import Spawner, StandbyPool
-from dipp.runner.progress import ProgressPage
-from dipp.runner.protocol import (
+from dipp.runner.frames import (
     REASON_LIMIT_BYTES,
     Alert,
     BatchDone,
@@ -43,6 +38,12 @@ from dipp.runner.protocol import (
     Quit,
     RunBatch,
 )
+from dipp.runner.hugefiles import can_be_opened_anew, make_files
+from dipp.runner.loader import LoadedModule, load_module
+from dipp.runner.nursery import Household
+from dipp.runner.placement import Cpus, move_to
+from dipp.runner.pool import Spawner, StandbyPool
+from dipp.runner.progress import ProgressPage
 from dipp.runner.rehearsal import Rehearsal
 from dipp.runner.values import Policy, clip
 from dipp.runner.wait import become_subreaper, wait_readable
@@ -123,14 +124,15 @@ class _Host:
         self._make_arenas(order.policy, huge_fd)
         if not self._load(order):
             return
-        self._spawner = Spawner(
-            self._modules,
-            self._arenas,
+        household = Household(
+            modules=self._modules,
+            arenas=self._arenas,
             policy=order.policy,
             gear=self._gear,
-            scratch_root=self._scratch_root,
-            control_fd=self._control.fileno(),
             cpus=self._cpus,
+        )
+        self._spawner = Spawner(
+            household, scratch_root=self._scratch_root, control_fd=self._control.fileno()
         )
         self._pool = StandbyPool(self._spawner)
         self._rehearsal = Rehearsal(self._arenas, self._spawner.forks)

@@ -19,8 +19,10 @@ import numpy as np
 
 from dipp.errors import Code, ContentError, custom_code
 from dipp.manifest import ABI_VERSION, Manifest, Params
+from dipp.runner.frames import (
+    Go,
+)
 from dipp.runner.native import NativeLibrary, open_library
-from dipp.runner.protocol import Go
 from dipp.runner.values import ModuleStep
 from dipp.sdk import Batch, Image, ModuleError
 from dipp.workspace import ImageRef, Workspace

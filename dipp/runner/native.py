@@ -16,7 +16,9 @@ from collections.abc import Iterator, Sequence
 from dipp.batch import META_SIZE, split_blocks
 from dipp.errors import Code, ContentError
 from dipp.manifest import ParamValue
-from dipp.runner.protocol import Go
+from dipp.runner.frames import (
+    Go,
+)
 from dipp.workspace import ImageRef, ModuleError, SeenImage, SegmentRange, Workspace
 
 _IPC_PRIVATE, _IPC_CREAT, _IPC_RMID, _IPC_SET, _IPC_STAT = 0, 0o1000, 0, 1, 2

@@ -22,7 +22,7 @@ import socket
 import struct
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from dipp.runner.arena import ArenaPool, ChildMemory
@@ -44,24 +44,22 @@ _LIMIT_BYTES = 8192
 _ANSWER_S = 5.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Household:
+    """What a host has, and its children are made of."""
+
+    modules: Sequence[LoadedModule]
+    arenas: ArenaPool
+    policy: Policy
+    gear: Gear
+    cpus: Cpus
+
+
 class Nursery:
     """The host's side. The process is forked when it is first needed."""
 
-    def __init__(
-        self,
-        modules: Sequence[LoadedModule],
-        arenas: ArenaPool,
-        *,
-        policy: Policy,
-        gear: Gear,
-        cpus: Cpus,
-        forks: ForkWatch,
-    ) -> None:
-        self._modules = modules
-        self._arenas = arenas
-        self._policy = policy
-        self._gear = gear
-        self._cpus = cpus
+    def __init__(self, household: Household, forks: ForkWatch) -> None:
+        self._household = household
         self._forks = forks
         self._pid = 0
         self._pidfd = -1
@@ -131,18 +129,19 @@ class Nursery:
         try:
             host_pid = os.getppid()
             number.find_again()
-            memory = ChildMemory.map(self._arenas)
+            house = self._household
+            memory = ChildMemory.map(house.arenas)
             confinement = Confinement(
-                policy=self._policy,
+                policy=house.policy,
                 timeout_s=0.0,
                 parent_pid=host_pid,
                 keep_fds=(line_fd, memory.stand_in_fd),
-                gear=self._gear,
+                gear=house.gear,
                 arenas_later=2,
             )
             climb(
                 confinement,
-                (*self._policy.skipped_rungs, *self._gear.absent),
+                (*house.policy.skipped_rungs, *house.gear.absent),
                 NURSERY_LADDER,
             )
             sys.stdout, sys.stderr = open_streams()
@@ -150,12 +149,12 @@ class Nursery:
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             die_with(host_pid)
             cradle = Cradle(
-                modules=self._modules,
-                policy=self._policy,
-                gear=replace(self._gear, ruleset_fd=-1),
+                modules=house.modules,
+                policy=house.policy,
+                gear=replace(house.gear, ruleset_fd=-1),
                 memory=memory,
                 host_pid=host_pid,
-                cpus=self._cpus,
+                cpus=house.cpus,
                 line_fd=line_fd,
             )
             rehearse_ahead(cradle)

@@ -13,18 +13,13 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from dipp.runner.arena import ArenaPool
 from dipp.runner.birth import Birth
 from dipp.runner.execution import Execution
-from dipp.runner.loader import LoadedModule
-from dipp.runner.nursery import Nursery
-from dipp.runner.placement import Cpus
-from dipp.runner.values import Policy
+from dipp.runner.nursery import Household, Nursery
 from dipp.runner.wait import ForkWatch
-from dipp.sandbox.gear import Gear
 
 # After a child died while it stood by, or could not be forked.
 _PAUSE_S = 1.0
@@ -36,19 +31,10 @@ _USUAL_BYTES = 4 << 20
 class Spawner:
     """Forks children for the stages of one chain. `gear` may be exchanged."""
 
-    def __init__(
-        self,
-        modules: Sequence[LoadedModule],
-        arenas: ArenaPool,
-        *,
-        policy: Policy,
-        gear: Gear,
-        scratch_root: str,
-        control_fd: int,
-        cpus: Cpus,
-    ) -> None:
-        self.modules = modules
-        self.arenas = arenas
+    def __init__(self, household: Household, *, scratch_root: str, control_fd: int) -> None:
+        policy, gear = household.policy, household.gear
+        self.modules = household.modules
+        self.arenas = household.arenas
         self.policy = policy
         self.gear = gear
         self.forks = ForkWatch()
@@ -58,9 +44,7 @@ class Spawner:
         self.is_filtered = gear.python_filter is not None and "seccomp" not in policy.skipped_rungs
         self._scratch_root = scratch_root
         self._control_fd = control_fd
-        self._nursery = Nursery(
-            modules, arenas, policy=policy, gear=gear, cpus=cpus, forks=self.forks
-        )
+        self._nursery = Nursery(household, self.forks)
         self._directories: list[str] = []
 
     def spawn(self, position: int) -> Execution:

@@ -15,7 +15,12 @@ from collections.abc import Sequence
 from dipp.errors import ContentError
 from dipp.runner.arena import Mapping, map_for_good
 from dipp.runner.channel import close_fds, receive_fds
-from dipp.runner.protocol import ANNOUNCED, BY_DESCRIPTOR, UNUSED, Go
+from dipp.runner.frames import (
+    ANNOUNCED,
+    BY_DESCRIPTOR,
+    UNUSED,
+    Go,
+)
 from dipp.workspace import SegmentRange
 
 # Of an announced input so much is mapped ahead at most, and so much at a time.

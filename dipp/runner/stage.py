@@ -15,9 +15,7 @@ from dipp.errors import Code, ContentError
 from dipp.metadata import Metadata
 from dipp.runner.arena import ROTATING, ArenaPool, read_range
 from dipp.runner.execution import Execution
-from dipp.runner.loader import LoadedModule
-from dipp.runner.native import batch_size, create_segment, give_segment, remove_segment
-from dipp.runner.protocol import (
+from dipp.runner.frames import (
     ANNOUNCED,
     BY_DESCRIPTOR,
     UNUSED,
@@ -26,6 +24,10 @@ from dipp.runner.protocol import (
     ModuleFailed,
     ModuleForwarded,
     ModuleRaised,
+)
+from dipp.runner.loader import LoadedModule
+from dipp.runner.native import batch_size, create_segment, give_segment, remove_segment
+from dipp.runner.protocol import (
     encode_frame,
 )
 from dipp.runner.validate import check_images

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dipp.errors import Code, custom_code
-from dipp.runner.protocol import Frame, ModuleDone, ModuleFailed, ModuleForwarded, ModuleRaised
+from dipp.runner.frames import (
+    Frame,
+    ModuleDone,
+    ModuleFailed,
+    ModuleForwarded,
+    ModuleRaised,
+)
 
 
 class Cut(Enum):

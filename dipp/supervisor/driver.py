@@ -18,9 +18,7 @@ from csp.loop import Loop
 from csp.sched import Timer
 from dipp.errors import Code, ContentError
 from dipp.runner.channel import Channel, close_fds, expect_fds
-from dipp.runner.outcome import Assignment, collect_images
-from dipp.runner.progress import ProgressPage
-from dipp.runner.protocol import (
+from dipp.runner.frames import (
     Alert,
     BatchDone,
     BatchFailed,
@@ -34,6 +32,8 @@ from dipp.runner.protocol import (
     Quit,
     RunBatch,
 )
+from dipp.runner.outcome import Assignment, collect_images
+from dipp.runner.progress import ProgressPage
 from dipp.runner.stage import module_hash
 from dipp.runner.values import Chain, CrashRecord, Policy
 from dipp.runner.wire import FrameError
@@ -59,9 +59,8 @@ class Owner(Protocol):
     def ask_forge(self, host: HostDriver, control: Channel) -> None:
         """Ask for a process. Raises OSError."""
 
-    @property
-    def arena_device(self) -> int:
-        """The device whose files nobody can shorten, 0 if there is none."""
+    # The device whose files nobody can shorten, 0 if there is none.
+    arena_device: int
 
     def blame_forge(self) -> None:
         """The forge does not do its duty."""

@@ -141,16 +141,6 @@ def _clean(request):
         harness.settle()
 
 
-@pytest.fixture
-def module(tmp_path):
-    def write(source, name="module"):
-        path = tmp_path / f"{name}.py"
-        path.write_text(source)
-        return path
-
-    return write
-
-
 def family_of(harness):
     """Return host, nurseries and children of the only host; zombies too."""
     (host,) = [pid for pid in all_pids() if parent_of(pid) == harness.forge_pid]

@@ -59,16 +59,6 @@ def _clean(harness, scratch):
         harness.settle()
 
 
-@pytest.fixture
-def module(tmp_path):
-    def write(source, name="module"):
-        path = tmp_path / f"{name}.py"
-        path.write_text(source)
-        return path
-
-    return write
-
-
 @pytest.fixture(scope="module")
 def native(tmp_path_factory):
     if not has_compiler():

@@ -60,16 +60,6 @@ def _clean(harness, scratch):
         harness.settle()
 
 
-@pytest.fixture
-def module(tmp_path):
-    def write(source, name="module"):
-        path = tmp_path / f"{name}.py"
-        path.write_text(source)
-        return path
-
-    return write
-
-
 def test_descriptors_stay_constant_over_many_runs(harness, module):
     chain = make_chain(module("import os\ndef run(b, p): [os.dup(0) for _ in range(50)]"))
     harness.run_images(chain)

@@ -8,8 +8,7 @@ import socket
 import pytest
 
 from dipp.runner.channel import Channel, close_fds, expect_fds
-from dipp.runner.protocol import (
-    MAX_FRAME_BYTES,
+from dipp.runner.frames import (
     BatchDone,
     BatchFailed,
     BatchReleased,
@@ -32,6 +31,9 @@ from dipp.runner.protocol import (
     Quit,
     RunBatch,
     SpawnHost,
+)
+from dipp.runner.protocol import (
+    MAX_FRAME_BYTES,
     decode_frame,
     encode_forwarded,
     encode_frame,

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 
 from dipp.errors import Code, ContentError
 from dipp.metadata import Metadata
-from dipp.runner.protocol import ModuleDone, ModuleFailed, ModuleRaised
+from dipp.runner.frames import (
+    ModuleDone,
+    ModuleFailed,
+    ModuleRaised,
+)
 from dipp.runner.tail import LogTail
 from dipp.runner.validate import check_images
 from dipp.runner.values import CRASH_RECORD_LIMIT_BYTES, CrashRecord, clip

@@ -50,16 +50,6 @@ def _clean(harness):
         harness.settle()
 
 
-@pytest.fixture
-def module(tmp_path):
-    def write(source, name="module"):
-        path = tmp_path / f"{name}.py"
-        path.write_text(source)
-        return path
-
-    return write
-
-
 def image_number(number):
     """Return an image that no other number has."""
     meta, data = sample_image(obid=number)
@@ -166,7 +156,8 @@ LIES = [
 ]  # fmt: skip
 LIAR = """
 import os, threading, time
-from dipp.runner.protocol import ModuleForwarded, encode_frame
+from dipp.runner.frames import ModuleForwarded
+from dipp.runner.protocol import encode_frame
 {send}
 def later(act):
     main = threading.main_thread().ident
