@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO, TextIOWrapper
 from typing import NoReturn
@@ -146,16 +146,16 @@ class _Child:
         self._awake_until = 0.0
         # It may run on all processors already.
         self._is_free = False
-        self._mirrors: tuple[Channel, Channel] | None = None
+        self._mirrors: tuple[Channel, Channel]
+        self._is_rehearsed = False
         self._segments: Segments | None = None
 
     def rehearse_often(self) -> None:
         """Rehearse in a process that is no child."""
         self._is_free = True
-        self._mirrors = Channel.pair()
-        for _ in range(_ADAPTED):
-            self._rehearse()
-        self._close_mirrors()
+        with self._mirrored():
+            for _ in range(_ADAPTED):
+                self._rehearse()
 
     def enter(self, cradle: Cradle) -> None:
         """Take what is this process's own, and put on what the nursery could not."""
@@ -194,21 +194,33 @@ class _Child:
             status = self._serve(self._channel, self._passing, self._module.execute, self._cpus.all)
             if status is not None:
                 return status
-            if time.monotonic() > self._awake_until:
-                self._rehearse()
+            if self._is_rehearsed and time.monotonic() > self._awake_until:
+                with self._mirrored():
+                    self._rehearse()
             self._stay_awake()
 
     def _stand_by(self) -> None:
         """Rehearse. First without the module's own part: that may fail."""
         # In a series that would cost more than it saves, if the batch before was a smaller one.
         self._memory.warm(self._birth, sys.maxsize)
-        self._mirrors = Channel.pair()
-        socket.send_fds(self._mirrors[1].sock, [b"f"], [self._memory.stand_in_fd])
-        self._rehearse(BY_DESCRIPTOR)
-        self._module.rehearse_fully()
-        self._rehearse()
+        with self._mirrored() as mirror:
+            socket.send_fds(mirror.sock, [b"f"], [self._memory.stand_in_fd])
+            self._rehearse(BY_DESCRIPTOR)
+            self._module.rehearse_fully()
+            self._rehearse()
+        self._is_rehearsed = True
         self._channel.send(ChildReady(is_rehearsed=1))
         move_to(self._home)
+
+    @contextlib.contextmanager
+    def _mirrored(self) -> Iterator[Channel]:
+        """Have the sockets of a rehearsal, and not for longer: a module shall not see them."""
+        self._mirrors = Channel.pair()
+        try:
+            yield self._mirrors[1]
+        finally:
+            for mirror in self._mirrors:
+                mirror.close()
 
     def _rehearse(self, segment: int = UNUSED) -> None:
         """Go once through all that is ours on the way of a batch.
@@ -217,8 +229,6 @@ class _Child:
         a page at a time, which is better done before than while a batch waits. Therefore nothing
         here is like what happens then: it is the same code.
         """
-        if self._mirrors is None:
-            return
         mirror, mirrored = self._mirrors
         own, self._arena = self._arena, self._stand_in
         scratch, self._scratch = self._scratch, self._stand_in
@@ -246,9 +256,6 @@ class _Child:
             self._hear(passing, has_input=order == INPUT_ALERT)
             return None
         go = decode_go(order)
-        if channel is self._channel:
-            # A module shall not see how its child came to be.
-            self._close_mirrors()
         if not (self._is_free or go.brief):
             # Those that stand by do that where their host is; a module may use all there is.
             move_to(cpus)
@@ -290,11 +297,6 @@ class _Child:
             os.sched_yield()
         if self._announced is not None and not wait_readable(fd, _COMING_S):
             self._forget()
-
-    def _close_mirrors(self) -> None:
-        mirrors, self._mirrors = self._mirrors, None
-        for mirror in mirrors or ():
-            mirror.close()
 
     def _workspace(self, go: Go, passing: socket.socket) -> Workspace:
         segments = self._segments = Segments(go, self._arenas, passing, self._announced)
