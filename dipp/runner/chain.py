@@ -17,9 +17,7 @@ from typing import Protocol
 from dipp.errors import Code, ContentError
 from dipp.runner.arena import ArenaPool, identity, read_range, segment_size
 from dipp.runner.execution import Execution
-from dipp.runner.frames import (
-    RunBatch,
-)
+from dipp.runner.frames import RunBatch
 from dipp.runner.loader import LoadedModule
 from dipp.runner.stage import BatchState, Stage
 from dipp.runner.validate import check_images
@@ -282,4 +280,5 @@ def _first_state(order: RunBatch, pipeline_id: int, input_fd: int) -> BatchState
         input=identity(input_fd),
         sizes=(size,),
         known={ref.meta: each for ref, each in zip(order.images, found, strict=True)},
+        size_bytes=sum([image.pixels.length for image in order.images]),
     )

@@ -32,17 +32,15 @@ from dipp.runner.frames import (
     UNUSED,
     ChildReady,
     Go,
-    ModuleDone,
     ModuleFailed,
     ModuleRaised,
 )
+from dipp.runner.hotframes import decode_go, encode_done, encode_forwarded, encode_go
 from dipp.runner.loader import ErrorPipe, LoadedModule
 from dipp.runner.placement import Cpus, move_to
 from dipp.runner.protocol import (
     ALERT,
     INPUT_ALERT,
-    decode_go,
-    encode_forwarded,
     encode_frame,
 )
 from dipp.runner.segments import Announced, Segments
@@ -328,7 +326,7 @@ def _rehearsal_order(segment: int) -> bytes:
     """Return an order for an image of one byte whose metadata nobody looks at."""
     place = SegmentRange(0, 0, 1)
     seen = SeenImage(*place, *place, 1, 1, 1, 8, 0)
-    return encode_frame(Go(0, 0, (seen,), (segment,)))
+    return encode_go(Go(0, 0, (seen,), (segment,)))
 
 
 def open_streams() -> tuple[TextIOWrapper, TextIOWrapper]:
@@ -346,9 +344,7 @@ def _report(go: Go, pipeline_id: int, refs: Sequence[ImageRef] | None) -> bytes:
         if pipeline_id == go.pipeline_id:
             return encode_forwarded(go.batch_id)
         refs = [image.ref for image in go.images]
-    return encode_frame(
-        ModuleDone(batch_id=go.batch_id, pipeline_id=pipeline_id, images=tuple(refs))
-    )
+    return encode_done(go.batch_id, pipeline_id, refs)
 
 
 def _failed(code: int, reason: str) -> bytes:

@@ -33,7 +33,7 @@ from dipp.runner.loader import LoadedModule
 from dipp.runner.protocol import (
     ALERT,
     INPUT_ALERT,
-    decode_frame,
+    decode_answer,
 )
 from dipp.runner.tail import LogTail
 from dipp.runner.verdict import Cut, Ending
@@ -49,14 +49,6 @@ from dipp.runner.wait import (
 )
 from dipp.runner.wire import FrameError
 
-_Answer = ModuleDone | ModuleForwarded | ModuleFailed | ModuleRaised | ChildReady
-_ANSWERS: tuple[type[_Answer], ...] = (
-    ModuleDone,
-    ModuleForwarded,
-    ModuleFailed,
-    ModuleRaised,
-    ChildReady,
-)
 # A child keeps an input that has been announced for much longer.
 _ANNOUNCED_S = 1.0
 # One is right, two are a lie; more need not be looked at.
@@ -301,7 +293,7 @@ class Execution:
             data = self._channel.receive_encoded()
             if not data:
                 return False
-            frame = decode_frame(data, _ANSWERS)
+            frame = decode_answer(data)
         except BlockingIOError:
             return False
         except ConnectionResetError:

@@ -198,15 +198,13 @@ class Go(NamedTuple):
     shmid: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleForwarded:
+class ModuleForwarded(NamedTuple):
     """Child to host: the result is what it was given; it has not even looked."""
 
     batch_id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleDone:
+class ModuleDone(NamedTuple):
     """Child to host: the result."""
 
     batch_id: int

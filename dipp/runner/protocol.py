@@ -8,12 +8,11 @@ be hostile. Pure. Source: design.md 2, performance.md 2.
 
 from __future__ import annotations
 
-from struct import Struct, error
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from dipp.batch import MAX_IMAGES
 from dipp.runner.frames import (
-    MAX_SEGMENTS,
     MAX_STEPS,
     REASON_LIMIT_BYTES,
     Alert,
@@ -24,7 +23,6 @@ from dipp.runner.frames import (
     ChildReady,
     ForgeReady,
     Frame,
-    Go,
     HostExited,
     HostFault,
     HostRefused,
@@ -32,14 +30,20 @@ from dipp.runner.frames import (
     LoadChain,
     LoadFailed,
     LoadingModule,
-    ModuleDone,
     ModuleFailed,
-    ModuleForwarded,
     ModuleRaised,
     PoolFilled,
     Quit,
     RunBatch,
     SpawnHost,
+)
+from dipp.runner.hotframes import (
+    DONE,
+    FORWARDED,
+    HOT_RECORDS,
+    HotRecord,
+    decode_done,
+    decode_forwarded,
 )
 from dipp.runner.values import Chain, ModuleStep, Policy, StageStats
 from dipp.runner.wire import (
@@ -59,7 +63,7 @@ from dipp.runner.wire import (
     Record,
     Text,
 )
-from dipp.workspace import ImageRef, SeenImage, SegmentRange
+from dipp.workspace import ImageRef, SegmentRange
 
 # 4096 images of 28 bytes fit twice; a socket of the default size (208 KiB) takes it in one piece.
 MAX_FRAME_BYTES = 160 << 10
@@ -119,63 +123,7 @@ _STAGES = Many(
     MAX_STEPS,
 )
 
-_GO = 30
-_GO_HEAD = Struct("<BQIiBBH")
-_SEEN = Struct("<HQIHQIiiiiB")
-_FRESH, _HOLD, _BRIEF = 1, 2, 4
-_FLAGS = _FRESH | _HOLD | _BRIEF
-_FORWARDED_NUMBER, _FORWARDED = 35, Struct("<BQ")
-
-
-class _GoRecord:
-    """The codec of `Go`, by hand: reading it is on the way of every module."""
-
-    kind = Go
-
-    def write(self, out: bytearray, value: Any) -> None:
-        """Append all after the number."""
-        flags = _FRESH * value.fresh | _HOLD * value.hold | _BRIEF * value.brief
-        if len(value.segments) > MAX_SEGMENTS or len(value.images) > MAX_IMAGES:
-            raise FrameError(f"{len(value.segments)} segments, {len(value.images)} images")
-        try:
-            out += _GO_HEAD.pack(
-                _GO, value.batch_id, value.pipeline_id, value.shmid, flags,
-                len(value.segments), len(value.images),
-            )[1:]  # fmt: skip
-            out += bytes(value.segments)
-            for image in value.images:
-                out += _SEEN.pack(*image)
-        except (error, ValueError) as problem:
-            raise FrameError(f"{value!r} does not fit: {problem}") from problem
-
-    def read(self, reader: Reader) -> Any:
-        """Return the frame."""
-        return decode_go(bytes([_GO]) + reader.take(reader.left))
-
-
-def decode_go(data: bytes | memoryview) -> Go:
-    """Parse a whole `Go` frame. Raises FrameError."""
-    size = len(data)
-    if size < _GO_HEAD.size or data[0] != _GO:
-        raise FrameError(f"{size} bytes are no order")
-    _, batch_id, pipeline_id, shmid, flags, segments, images = _GO_HEAD.unpack_from(data)
-    middle = _GO_HEAD.size + segments
-    end = middle + images * _SEEN.size
-    if size != end or segments > MAX_SEGMENTS or images > MAX_IMAGES or flags > _FLAGS:
-        raise FrameError(f"an order of {size} bytes should have {end}; flags {flags}")
-    return Go(
-        batch_id,
-        pipeline_id,
-        tuple(map(SeenImage._make, _SEEN.iter_unpack(data[middle:]))),
-        tuple(data[_GO_HEAD.size : middle]),
-        flags & _FRESH != 0,
-        flags & _HOLD != 0,
-        flags & _BRIEF != 0,
-        shmid,
-    )
-
-
-_FRAMES: dict[int, Record | _GoRecord] = {
+_FRAMES: dict[int, Record | HotRecord] = {
     1: Record(ForgeReady, pid=U32, missing_rungs=Many(_NAME, 32), device=U64),
     2: Record(SpawnHost, host=U32),
     3: Record(HostSpawned, host=U32, pid=U32),
@@ -196,19 +144,12 @@ _FRAMES: dict[int, Record | _GoRecord] = {
     26: Record(BatchReleased, batch_id=U64),
     27: Record(PoolFilled, children=U16),
     28: Record(Alert, has_input=U8),
-    _GO: _GoRecord(),
-    31: Record(ModuleDone, batch_id=U64, pipeline_id=U32, images=_IMAGES),
     32: Record(ModuleFailed, code=U16, reason=_REASON),
     33: Record(ModuleRaised, exception=_NAME, line=U32, reason=_REASON),
     34: Record(ChildReady, is_rehearsed=U8),
-    _FORWARDED_NUMBER: Record(ModuleForwarded, batch_id=U64),
+    **{record.number: record for record in HOT_RECORDS},
 }  # fmt: skip
 _NUMBERS = {record.kind: number for number, record in _FRAMES.items()}
-
-
-def encode_forwarded(batch_id: int) -> bytes:
-    """Return the bytes of a `ModuleForwarded`, without making one."""
-    return _FORWARDED.pack(_FORWARDED_NUMBER, batch_id)
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -233,6 +174,20 @@ def decode_frame(data: bytes, accepted: tuple[type[F], ...]) -> F:
     frame: F = record.read(reader)
     reader.finish()
     return frame
+
+
+_RESULTS: dict[int, Callable[[bytes], Frame]] = {
+    DONE: decode_done,
+    FORWARDED: decode_forwarded,
+}
+_Report = ModuleFailed | ModuleRaised | ChildReady
+_REPORTS: tuple[type[_Report], ...] = (ModuleFailed, ModuleRaised, ChildReady)
+
+
+def decode_answer(data: bytes) -> Frame:
+    """Parse what a module child says to its host. Raises FrameError for anything else."""
+    decode = _RESULTS.get(data[0]) if data else None
+    return decode_frame(data, _REPORTS) if decode is None else decode(data)
 
 
 # What a child compares with instead of decoding.

@@ -20,17 +20,10 @@ from dipp.runner.birth import Birth
 from dipp.runner.chain import ChainRunner
 from dipp.runner.channel import Channel, close_fds, receive_fds
 from dipp.runner.execution import Execution
-from dipp.runner.frames import (
-    Go,
-    ModuleDone,
-    RunBatch,
-)
+from dipp.runner.frames import Go, RunBatch
+from dipp.runner.hotframes import encode_done, encode_forwarded
 from dipp.runner.loader import ErrorPipe, LoadedModule
 from dipp.runner.outcome import ref_of
-from dipp.runner.protocol import (
-    encode_forwarded,
-    encode_frame,
-)
 from dipp.runner.values import ModuleStep
 from dipp.runner.wait import ForkWatch
 from dipp.runner.warm import own_parts, touch
@@ -71,7 +64,7 @@ class Rehearsal:
         if position == 0:
             return encode_forwarded(0)
         copy = ImageRef(self._ref.meta, SegmentRange(1, 0, self._ref.pixels.length))
-        return encode_frame(ModuleDone(batch_id=0, pipeline_id=0, images=(copy,)))
+        return encode_done(0, 0, (copy,))
 
     def run_first(self) -> None:
         """Do it for the first time since this process has forked."""

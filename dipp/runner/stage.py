@@ -8,7 +8,7 @@ never changed; what comes out is a new state. Source: dipp.md 10 and 11, perform
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dipp.errors import Code, ContentError
@@ -25,11 +25,9 @@ from dipp.runner.frames import (
     ModuleForwarded,
     ModuleRaised,
 )
+from dipp.runner.hotframes import encode_go
 from dipp.runner.loader import LoadedModule
 from dipp.runner.native import batch_size, create_segment, give_segment, remove_segment
-from dipp.runner.protocol import (
-    encode_frame,
-)
 from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, StageStats
 from dipp.runner.verdict import judge
@@ -50,13 +48,14 @@ _BRIEF_S = 0.0003
 _LONG_DEAD_S = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class BatchState:
     """A batch between two modules: images and the segments they lie in, as descriptors.
 
     Segment 0 is the input, the others are arenas of the pool; nothing here owns them. `sizes` are
     those of the segments in bytes, `known` the metadata by where they lie. `uses_input` tells
-    whether an image still lies in the input.
+    whether an image still lies in the input. Never changed, but not frozen: to make that is too
+    slow for something made for every module.
     """
 
     batch_id: int
@@ -66,15 +65,12 @@ class BatchState:
     sizes: tuple[int, ...]
     # Device and inode of the input.
     input: tuple[int, int]
-    known: Mapping[SegmentRange, Metadata] = field(default_factory=dict)
+    known: Mapping[SegmentRange, Metadata]
+    # Bytes of pixels.
+    size_bytes: int
     uses_input: bool = True
     # A batch that modules pass on as it is gets the same order at every stage.
     orders: dict[tuple[object, ...], bytes] = field(default_factory=dict)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of pixels."""
-        return sum(image.pixels.length for image in self.images)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -116,7 +112,7 @@ class Stage:
         if order is None:
             seen = tuple(SeenImage.of(ref, before.known[ref.meta]) for ref in before.images)
             go = Go(before.batch_id, before.pipeline_id, seen, *key)
-            order = before.orders[key] = encode_frame(go)
+            order = before.orders[key] = encode_go(go)
         self._arena, self._arena_bytes = own.fd, arenas.size_bytes
         try:
             execution.order(order, [*fds, own.fd] if is_fresh else fds)
@@ -162,8 +158,7 @@ class Stage:
 
         sizes = (*state.sizes, self._arena_bytes)
         metadata = check_images(done.images, sizes, read, state.images, state.known)
-        known = {ref.meta: each for ref, each in zip(done.images, metadata, strict=True)}
-        return _compact(state, done.images, segments, sizes, known)
+        return _next_state(state, done.images, segments, sizes, metadata)
 
     @property
     def can_be_left(self) -> bool:
@@ -267,28 +262,27 @@ def _places(
     return tuple(numbers), fds
 
 
-def _compact(
+def _next_state(
     before: BatchState,
     images: tuple[ImageRef, ...],
     segments: tuple[int, ...],
     sizes: tuple[int, ...],
-    known: Mapping[SegmentRange, Metadata],
+    metadata: Sequence[Metadata],
 ) -> BatchState:
     """Return the state without segments that no image lies in; the input stays number 0."""
-    used = {segment for ref in images for segment in (ref.meta.segment, ref.pixels.segment)}
-    uses_input = 0 in used
-    used.add(0)
+    used, size_bytes = {0}, 0
+    uses_input = False
+    for meta, pixels in images:
+        used.add(meta.segment)
+        used.add(pixels.segment)
+        uses_input = uses_input or meta.segment == 0 or pixels.segment == 0
+        size_bytes += pixels.length
     if len(used) < len(segments):
         kept = sorted(used)
         number = {old: new for new, old in enumerate(kept)}
-
-        def move(place: SegmentRange) -> SegmentRange:
-            return place._replace(segment=number[place.segment])
-
-        images = tuple(ImageRef(move(ref.meta), move(ref.pixels)) for ref in images)
-        segments = tuple(segments[i] for i in kept)
-        sizes = tuple(sizes[i] for i in kept)
-        known = {move(place): metadata for place, metadata in known.items()}
+        images = tuple([_moved(image, number) for image in images])
+        segments = tuple([segments[i] for i in kept])
+        sizes = tuple([sizes[i] for i in kept])
     return BatchState(
         batch_id=before.batch_id,
         pipeline_id=before.pipeline_id,
@@ -296,8 +290,17 @@ def _compact(
         segments=segments,
         sizes=sizes,
         input=before.input,
-        known=known,
+        known={ref.meta: each for ref, each in zip(images, metadata, strict=True)},
+        size_bytes=size_bytes,
         uses_input=uses_input,
+    )
+
+
+def _moved(image: ImageRef, number: Mapping[int, int]) -> ImageRef:
+    meta, pixels = image
+    return ImageRef(
+        SegmentRange(number[meta.segment], meta.offset, meta.length),
+        SegmentRange(number[pixels.segment], pixels.offset, pixels.length),
     )
 
 

@@ -34,32 +34,25 @@ def check_images(
     decoded = decoded or {}
     if len(images) > MAX_IMAGES:
         raise _lie(0, f"{len(images)} images, at most {MAX_IMAGES}")
-    accepted = set(known)
-    return tuple(
-        _check_image(index, ref, sizes, read, ref in accepted, decoded.get(ref.meta))
-        for index, ref in enumerate(images)
-    )
-
-
-def _check_image(
-    index: int,
-    ref: ImageRef,
-    sizes: Sequence[int],
-    read: ReadRange,
-    is_known: bool,
-    metadata: Metadata | None,
-) -> Metadata:
-    for place in (ref.meta, ref.pixels):
-        if place.segment >= len(sizes):
-            raise _lie(index, f"segment {place.segment} of {len(sizes)}")
-        if place.end > sizes[place.segment]:
-            raise _lie(index, f"ends at {place.end}, segment has {sizes[place.segment]}")
-    if metadata is None:
-        metadata = _read_metadata(index, ref.meta, read)
-    problem = _problem(metadata, ref.pixels.length, is_known)
-    if problem:
-        raise _lie(index, problem)
-    return metadata
+    accepted, found, count = set(known), [], len(sizes)
+    for index, ref in enumerate(images):
+        for segment, offset, length in ref:
+            if segment >= count:
+                raise _lie(index, f"segment {segment} of {count}")
+            if offset + length > sizes[segment]:
+                raise _lie(index, f"ends at {offset + length}, segment has {sizes[segment]}")
+        meta, pixels = ref
+        metadata = decoded.get(meta)
+        if metadata is None:
+            metadata = _read_metadata(index, meta, read)
+        if metadata.size != pixels.length:
+            text = f"metadata says {metadata.size} bytes, there are {pixels.length}"
+            raise _lie(index, text)
+        problem = None if ref in accepted else _problem(metadata)
+        if problem:
+            raise _lie(index, problem)
+        found.append(metadata)
+    return tuple(found)
 
 
 def _read_metadata(index: int, place: SegmentRange, read: ReadRange) -> Metadata:
@@ -74,19 +67,17 @@ def _read_metadata(index: int, place: SegmentRange, read: ReadRange) -> Metadata
         raise _lie(index, str(error)) from error
 
 
-def _problem(metadata: Metadata, pixel_bytes: int, is_known: bool) -> str | None:
-    if metadata.size != pixel_bytes:
-        return f"metadata says {metadata.size} bytes, there are {pixel_bytes}"
-    if is_known:
-        return None
+def _problem(metadata: Metadata) -> str | None:
     # No exact comparison with bits_pixel: flown modules leave a stale one behind. More samples
     # than bytes cannot be true of anything that is not encoded.
     samples = metadata.height * metadata.width * max(metadata.channels, 1)
-    if metadata.item(ENCODING_ITEM) is None and samples > pixel_bytes:
-        return f"{metadata.height}x{metadata.width}x{metadata.channels} in {pixel_bytes} bytes"
-    keys = [key for key, _ in metadata.items]
-    if len(set(keys)) != len(keys):
-        return "duplicate metadata keys"
+    if samples > metadata.size and metadata.item(ENCODING_ITEM) is None:
+        size = metadata.size
+        return f"{metadata.height}x{metadata.width}x{metadata.channels} in {size} bytes"
+    if metadata.items:
+        keys = [key for key, _ in metadata.items]
+        if len(set(keys)) != len(keys):
+            return "duplicate metadata keys"
     return None
 
 

@@ -32,12 +32,8 @@ from dipp.runner.frames import (
     RunBatch,
     SpawnHost,
 )
-from dipp.runner.protocol import (
-    MAX_FRAME_BYTES,
-    decode_frame,
-    encode_forwarded,
-    encode_frame,
-)
+from dipp.runner.hotframes import encode_forwarded
+from dipp.runner.protocol import MAX_FRAME_BYTES, decode_answer, decode_frame, encode_frame
 from dipp.runner.values import Chain, ModuleStep, Policy, StageStats
 from dipp.runner.wire import FrameError
 from dipp.workspace import ImageRef, SeenImage, SegmentRange
@@ -102,6 +98,36 @@ def test_frame_survives_the_wire(frame):
 
 def test_the_short_way_to_a_forwarded_batch_is_the_same():
     assert encode_forwarded(5) == encode_frame(ModuleForwarded(batch_id=5))
+
+
+# What a module child may say.
+ANSWERS = (ModuleDone, ModuleForwarded, ModuleFailed, ModuleRaised, ChildReady)
+
+
+def either(decode, *args):
+    try:
+        return decode(*args)
+    except FrameError:
+        return FrameError
+
+
+@named
+def test_an_answer_is_read_the_same_on_the_short_way(frame):
+    data = encode_frame(frame)
+    pieces = [data[:end] for end in range(len(data) + 1)] + [data + b"\0"]
+    flips = [bytearray(data) for _ in range(len(data) * 8)]
+    for bit, flipped in enumerate(flips):
+        flipped[bit // 8] ^= 1 << bit % 8
+    for piece in [*pieces, *map(bytes, flips)]:
+        assert either(decode_answer, piece) == either(decode_frame, piece, ANSWERS)
+    assert (either(decode_answer, data) is FrameError) == (type(frame) not in ANSWERS)
+
+
+def test_a_result_with_too_many_images_is_refused():
+    data = encode_frame(ModuleDone(batch_id=1, pipeline_id=1, images=(REF,) * 4096))
+    more = data[:13] + (4097).to_bytes(4, "little") + data[17:] + data[17:45]
+    with pytest.raises(FrameError, match="4097 images"):
+        decode_answer(more)
 
 
 @named
