@@ -55,6 +55,8 @@ _BITS = {dtype: bits for bits, dtype in _DTYPES.items()}
 Pixels = npt.NDArray[Any]
 # Height, width, channels, bits per pixel, whether encoded.
 _Shape = tuple[int, int, int, int, int]
+# Shape, type and size in bytes of the samples, if they have a type.
+_Samples = tuple[tuple[int, ...], np.dtype[Any], int]
 
 
 def fail(code: int, reason: str = "") -> NoReturn:
@@ -67,7 +69,7 @@ def fail(code: int, reason: str = "") -> NoReturn:
 class Image:
     """One image of a batch. Pixels are shared memory: read them freely, write only via `edit`."""
 
-    __slots__ = ("_meta_ref", "_metadata", "_pixels_ref", "_shape", "_space")
+    __slots__ = ("_meta_ref", "_metadata", "_pixels_ref", "_samples", "_shape", "_space")
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Image:
         self._meta_ref = meta_ref
         # What most modules ask for, so that most need not decode the metadata; None: decode them.
         self._shape = shape
+        self._samples: _Samples | None = None
 
     @property
     def metadata(self) -> Metadata:
@@ -115,18 +118,24 @@ class Image:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of one sample, from `bits_pixel`."""
-        bits = self._seen()[3]
-        if bits <= 16:
-            return _DTYPES[8 if bits <= 8 else 16]
-        if bits == 32:
-            return _DTYPES[32]
-        raise ModuleError(Code.BATCH_INVALID, f"{bits} bits per pixel")
+        return self._layout()[1]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(height, width) or, with more than one channel, (height, width, channels)."""
         height, width, channels, _, _ = self._seen()
         return (height, width, channels) if channels > 1 else (height, width)
+
+    def _layout(self) -> _Samples:
+        """Say what the samples are. Raises ModuleError (305) if no type has so many bits."""
+        samples = self._samples
+        if samples is None:
+            bits, shape = self._seen()[3], self.shape
+            dtype = _DTYPES.get((8 if bits <= 8 else 16) if bits <= 16 else bits)
+            if dtype is None:
+                raise ModuleError(Code.BATCH_INVALID, f"{bits} bits per pixel")
+            samples = self._samples = shape, dtype, math.prod(shape) * dtype.itemsize
+        return samples
 
     @property
     def pixels(self) -> Pixels:
@@ -150,32 +159,33 @@ class Image:
         same shape and type, and writable. Raises ModuleError (305) if encoded, ValueError for
         another `out`.
         """
+        shape, dtype, size_bytes = self._layout()
         if out is None:
-            out = self._space.scratch(self.shape, self.dtype)
-        elif (out.shape, out.dtype) != (self.shape, self.dtype) or not (
+            out = self._space.scratch(shape, dtype)
+        elif (out.shape, out.dtype) != (shape, dtype) or not (
             out.flags.c_contiguous and out.flags.writeable
         ):
             raise ValueError(
-                f"out is {out.dtype} {out.shape}, not {self.dtype} {self.shape}, contiguous and"
-                " writable"
+                f"out is {out.dtype} {out.shape}, not {dtype} {shape}, contiguous and writable"
             )
-        self._require_samples(out.nbytes)
-        self._space.fill(out.reshape(-1).view(np.uint8).data, self._pixels_ref)
+        self._require_samples(size_bytes)
+        if size_bytes:
+            self._space.fill(out.data.cast("B"), self._pixels_ref)
         return out
 
     def _array(self, view: memoryview) -> Pixels:
         self._require_samples(len(view))
-        return np.frombuffer(view, dtype=self.dtype).reshape(self.shape)
+        shape, dtype, _ = self._layout()
+        return np.ndarray(shape, dtype, view)
 
     def _require_samples(self, size_bytes: int) -> None:
         """Raise ModuleError (305) unless so many bytes are the samples."""
-        needed = math.prod(self.shape) * self.dtype.itemsize
-        if self.is_encoded or not needed == size_bytes == self._pixels_ref.length:
+        shape, dtype, needed = self._layout()
+        if self._seen()[4] or not needed == size_bytes == self._pixels_ref.length:
             encoding = self.metadata.item(ENCODING_ITEM)
             raise ModuleError(
                 Code.BATCH_INVALID,
-                f"{self._pixels_ref.length} bytes are not {self.shape} of {self.dtype}, "
-                f"encoding {encoding}",
+                f"{self._pixels_ref.length} bytes are not {shape} of {dtype}, encoding {encoding}",
             )
 
     # -- metadata
@@ -228,7 +238,8 @@ class Image:
         return value
 
     def _set_metadata(self, metadata: Metadata) -> None:
-        self._metadata, self._meta_ref, self._shape = metadata, None, None
+        self._metadata, self._meta_ref = metadata, None
+        self._shape = self._samples = None
 
     # -- results
 
@@ -272,12 +283,10 @@ class Image:
 
     def _describes(self, pixels: Pixels, place: SegmentRange) -> bool:
         """Say whether the metadata are right for that array as they are."""
-        return (
-            place.length == self._pixels_ref.length
-            and not self.is_encoded
-            and pixels.shape == self.shape
-            and pixels.dtype == self.dtype
-        )
+        if place.length != self._pixels_ref.length or self._seen()[4]:
+            return False
+        shape, dtype, _ = self._layout()
+        return pixels.shape == shape and pixels.dtype == dtype
 
     def _from_array(self, pixels: Pixels) -> tuple[Metadata, SegmentRange]:
         bits = _BITS.get(pixels.dtype)
@@ -379,8 +388,12 @@ class Batch:
 
     def replace(self, image: Image, *others: Image) -> None:
         """Put other images in the place of one, for example its tiles."""
-        at = next(i for i, kept in enumerate(self.images) if kept is image)
-        self.images[at : at + 1] = others
+        images = self.images
+        for at, kept in enumerate(images):
+            if kept is image:
+                images[at : at + 1] = others
+                return
+        raise ValueError("the image to be replaced is not in the batch")
 
     def log(self, text: str) -> None:
         """Write one line to the module's log; the last one is kept in a crash record."""

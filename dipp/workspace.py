@@ -129,6 +129,8 @@ class Workspace:
         self._scratch = scratch
         self._scratch_used = 0
         self.used_bytes = 0
+        # The last array that was handed out: most modules make it their result.
+        self._given: tuple[npt.NDArray[np.generic], SegmentRange] | None = None
 
     @classmethod
     def over(
@@ -150,9 +152,10 @@ class Workspace:
     def view(self, place: SegmentRange) -> memoryview:
         """Return the bytes of a range, read-only. Raises ModuleError (305) outside a segment."""
         whole = self._segment(place.segment)
-        if place.offset < 0 or place.length < 0 or place.end > len(whole):
+        _, offset, length = place
+        if offset < 0 or length < 0 or offset + length > len(whole):
             raise ModuleError(Code.BATCH_INVALID, f"{place} is outside its segment")
-        return whole[place.offset : place.end].toreadonly()
+        return whole[offset : offset + length].toreadonly()
 
     def fill(self, target: memoryview, place: SegmentRange) -> None:
         """Copy a range into writable bytes of the same length. Raises ModuleError (305)."""
@@ -194,36 +197,35 @@ class Workspace:
     ) -> npt.NDArray[np.generic]:
         """Return an array in the arena; `locate` finds it again without a copy."""
         kind = np.dtype(dtype)
-        place = self.reserve(_size_bytes(shape, kind))
-        array = np.frombuffer(self.writable(place), dtype=kind).reshape(shape)
+        place = self.reserve(math.prod(shape) * kind.itemsize)
+        array: npt.NDArray[np.generic] = np.ndarray(shape, kind, self._arena, place.offset)
         if zeroed:
             array.fill(0)
+        self._given = array, place
         return array
 
     def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
         """Return an array of any content that is no result; private memory if there is no more."""
         kind = np.dtype(dtype)
-        size = _size_bytes(shape, kind)
+        size = math.prod(shape) * kind.itemsize
         start = -(-self._scratch_used // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         if self._scratch is None or start + size > len(self._scratch):
             return np.empty(shape, kind)
         self._scratch_used = start + size
-        return np.frombuffer(self._scratch[start : start + size], dtype=kind).reshape(shape)
+        return np.ndarray(shape, kind, self._scratch, start)
 
     def locate(self, array: npt.NDArray[np.generic]) -> SegmentRange | None:
         """Say where a contiguous array already lies, or None if it is elsewhere."""
         if not array.flags.c_contiguous or array.nbytes == 0:
             return None
+        if self._given is not None and self._given[0] is array:
+            return self._given[1]
         start = int(array.__array_interface__["data"][0])
         for index, view in self._views.items():
             base = _address(view) if len(view) else start + 1
             if base <= start and start + array.nbytes <= base + len(view):
                 return SegmentRange(segment=index, offset=start - base, length=array.nbytes)
         return None
-
-
-def _size_bytes(shape: tuple[int, ...], kind: np.dtype[np.generic]) -> int:
-    return math.prod(shape) * kind.itemsize
 
 
 def _address(view: memoryview) -> int:

@@ -154,7 +154,7 @@ def _parts(module: types.ModuleType) -> tuple[object, ...]:
 def _touch(batch: Batch, params: Params) -> None:
     """What a module usually asks of a batch."""
     for image in batch:
-        local = batch.scratch(image.shape, image.dtype)
+        local = image.copy()
         np.copyto(local, image.pixels)
         image.edit()
         new = batch.allocate(image.shape, image.dtype)
