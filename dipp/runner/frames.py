@@ -96,8 +96,7 @@ class LoadFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunBatch:
+class RunBatch(NamedTuple):
     """Node to host, with the input segment: run the chain on these images.
 
     `sent_s` is when, on the clock that all processes share.

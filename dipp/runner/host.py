@@ -140,8 +140,11 @@ class _Host:
         self._follow(order.policy, order.chain.pipeline_id)
 
     def _follow(self, policy: Policy, pipeline_id: int) -> None:
+        is_coming = False
         while True:
-            self._make_ready()
+            if not is_coming:
+                self._make_ready()
+            is_coming = False
             message = self._control.receive(_ORDERS)
             if message is None or isinstance(message[0], Quit):
                 self._pool.close()
@@ -154,7 +157,7 @@ class _Host:
                 self._arenas.trim()
                 continue
             if isinstance(order, Alert):
-                self._wake(fds)
+                is_coming = self._wake(fds)
             if isinstance(order, RunBatch):
                 self._recount(policy)
                 self._run(pipeline_id, order, expect_fds(fds, 1)[0])
@@ -184,15 +187,21 @@ class _Host:
         with contextlib.suppress(OSError):
             run()
 
-    def _wake(self, fds: list[int]) -> None:
-        """Have everything in the caches for the order that comes next, and stay awake for it."""
+    def _wake(self, fds: list[int]) -> bool:
+        """Have everything in the caches for the order that comes next, and stay awake for it.
+
+        Return whether it has come.
+        """
         self._runner.announce(*fds[:1])
         close_fds(fds)
         if time.monotonic() > self._awake_until:
             self._rehearse(self._rehearsal.run)
         end = self._awake_until = time.monotonic() + AWAKE_S
-        while not wait_readable(self._control.fileno(), 0) and time.monotonic() < end:
+        while time.monotonic() < end:
+            if wait_readable(self._control.fileno(), 0):
+                return True
             os.sched_yield()
+        return False
 
     def _recount(self, policy: Policy) -> None:
         if time.monotonic() - self._counted > _RECOUNT_S:

@@ -1,4 +1,4 @@
-"""The frames on the way of every module, read and written by hand: order and results. Pure.
+"""The frames on the way of every batch and module, read and written by hand. Pure.
 
 Theory of operation: the same layout as protocol.py's tables would give, and the same suspicion; but
 a process that has just woken up pays for every call, so there is one `struct` for the head and one
@@ -7,16 +7,18 @@ per image, and tuples are made without their Python constructors. Source: perfor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from struct import Struct, error
-from typing import Any
+from typing import Any, NamedTuple
 
 from dipp.batch import MAX_IMAGES
-from dipp.runner.frames import MAX_SEGMENTS, Go, ModuleDone, ModuleForwarded
-from dipp.runner.wire import FrameError, Reader
+from dipp.runner.frames import MAX_SEGMENTS, Go, ModuleDone, ModuleForwarded, RunBatch
+from dipp.runner.wire import FrameError
 from dipp.workspace import ImageRef, SeenImage, SegmentRange
 
-GO, DONE, FORWARDED = 30, 31, 35
+RUN, GO, DONE, FORWARDED = 20, 30, 31, 35
+_RUN_HEAD = Struct("<BQdI")
 _GO_HEAD = Struct("<BQIiBBH")
 _SEEN = Struct("<HQIHQIiiiiB")
 _DONE_HEAD = Struct("<BQII")
@@ -25,6 +27,24 @@ _FORWARDED = Struct("<BQ")
 _FRESH, _HOLD, _BRIEF = 1, 2, 4
 _FLAGS = _FRESH | _HOLD | _BRIEF
 _new = tuple.__new__
+
+
+def encode_run(batch_id: int, images: Sequence[ImageRef], sent_s: float) -> bytes:
+    """Return the bytes of a `RunBatch`, without making one. Raises FrameError."""
+    try:
+        return _with_images(_RUN_HEAD.pack(RUN, batch_id, sent_s, len(images)), images)
+    except error as problem:
+        raise FrameError(f"order for batch {batch_id} does not fit: {problem}") from problem
+
+
+def decode_run(data: bytes) -> RunBatch:
+    """Parse a whole `RunBatch`. Raises FrameError."""
+    if len(data) < _RUN_HEAD.size or data[0] != RUN:
+        raise FrameError(f"{len(data)} bytes are no batch")
+    _, batch_id, sent_s, count = _RUN_HEAD.unpack_from(data)
+    if not math.isfinite(sent_s):
+        raise FrameError(f"sent at {sent_s}")
+    return RunBatch(batch_id, _images(data, _RUN_HEAD.size, count), sent_s)
 
 
 def encode_go(go: Go) -> bytes:
@@ -65,11 +85,9 @@ def decode_go(data: bytes) -> Go:
 
 def encode_done(batch_id: int, pipeline_id: int, images: Sequence[ImageRef]) -> bytes:
     """Return the bytes of a `ModuleDone`, without making one. Raises FrameError."""
-    if len(images) > MAX_IMAGES:
-        raise FrameError(f"{len(images)} items, at most {MAX_IMAGES}")
     try:
         head = _DONE_HEAD.pack(DONE, batch_id, pipeline_id, len(images))
-        return b"".join((head, *[_IMAGE.pack(*meta, *pixels) for meta, pixels in images]))
+        return _with_images(head, images)
     except error as problem:
         text = f"result for batch {batch_id} of pipeline {pipeline_id} does not fit: {problem}"
         raise FrameError(text) from problem
@@ -77,17 +95,27 @@ def encode_done(batch_id: int, pipeline_id: int, images: Sequence[ImageRef]) -> 
 
 def decode_done(data: bytes) -> ModuleDone:
     """Parse a whole `ModuleDone`. Raises FrameError."""
-    size = len(data)
-    if size < _DONE_HEAD.size or data[0] != DONE:
-        raise FrameError(f"{size} bytes are no result")
+    if len(data) < _DONE_HEAD.size or data[0] != DONE:
+        raise FrameError(f"{len(data)} bytes are no result")
     _, batch_id, pipeline_id, count = _DONE_HEAD.unpack_from(data)
-    if count > MAX_IMAGES or size != _DONE_HEAD.size + count * _IMAGE.size:
-        raise FrameError(f"a result of {size} bytes with {count} images, at most {MAX_IMAGES}")
-    images = [
-        _new(ImageRef, (_new(SegmentRange, numbers[:3]), _new(SegmentRange, numbers[3:])))
-        for numbers in _IMAGE.iter_unpack(data[_DONE_HEAD.size :])
-    ]
-    return ModuleDone(batch_id, pipeline_id, tuple(images))
+    return ModuleDone(batch_id, pipeline_id, _images(data, _DONE_HEAD.size, count))
+
+
+def _with_images(head: bytes, images: Sequence[ImageRef]) -> bytes:
+    if len(images) > MAX_IMAGES:
+        raise FrameError(f"{len(images)} images, at most {MAX_IMAGES}")
+    return b"".join((head, *[_IMAGE.pack(*meta, *pixels) for meta, pixels in images]))
+
+
+def _images(data: bytes, start: int, count: int) -> tuple[ImageRef, ...]:
+    if count > MAX_IMAGES or len(data) != start + count * _IMAGE.size:
+        raise FrameError(f"{count} images in {len(data)} bytes, at most {MAX_IMAGES}")
+    return tuple(
+        [
+            _new(ImageRef, (_new(SegmentRange, numbers[:3]), _new(SegmentRange, numbers[3:])))
+            for numbers in _IMAGE.iter_unpack(data[start:])
+        ]
+    )
 
 
 def encode_forwarded(batch_id: int) -> bytes:
@@ -102,31 +130,17 @@ def decode_forwarded(data: bytes) -> ModuleForwarded:
     return ModuleForwarded(_FORWARDED.unpack(data)[1])
 
 
-class HotRecord:
+class HotRecord(NamedTuple):
     """The row of one of these frames in the table of all."""
 
-    def __init__(
-        self,
-        number: int,
-        kind: type,
-        encode: Callable[[Any], bytes],
-        decode: Callable[[bytes], Any],
-    ) -> None:
-        self.number = number
-        self.kind = kind
-        self._encode = encode
-        self.decode = decode
-
-    def write(self, out: bytearray, value: Any) -> None:
-        """Append all after the number."""
-        out += self._encode(value)[1:]
-
-    def read(self, reader: Reader) -> Any:
-        """Return the frame."""
-        return self.decode(bytes([self.number]) + reader.take(reader.left))
+    number: int
+    kind: type
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
 
 
 HOT_RECORDS = (
+    HotRecord(RUN, RunBatch, lambda order: encode_run(*order), decode_run),
     HotRecord(GO, Go, encode_go, decode_go),
     HotRecord(DONE, ModuleDone, lambda done: encode_done(*done), decode_done),
     HotRecord(FORWARDED, ModuleForwarded, lambda done: encode_forwarded(*done), decode_forwarded),

@@ -34,7 +34,6 @@ from dipp.runner.frames import (
     ModuleRaised,
     PoolFilled,
     Quit,
-    RunBatch,
     SpawnHost,
 )
 from dipp.runner.hotframes import (
@@ -133,7 +132,6 @@ _FRAMES: dict[int, Record | HotRecord] = {
     11: Record(LoadingModule, position=U8),
     12: Record(ChainLoaded, rss_kb=U64, missing_rungs=Many(_NAME, 32)),
     13: Record(LoadFailed, position=U8, code=U16, reason=_REASON),
-    20: Record(RunBatch, batch_id=U64, images=_IMAGES, sent_s=F64),
     22: Record(
         BatchDone, batch_id=U64, images=_IMAGES, arenas=U8, stages=_STAGES, rss_kb=U64,
         latency_s=F64,
@@ -155,8 +153,11 @@ _NUMBERS = {record.kind: number for number, record in _FRAMES.items()}
 def encode_frame(frame: Frame) -> bytes:
     """Return the bytes of a frame. Raises FrameError for a value beyond its limit."""
     number = _NUMBERS[type(frame)]
+    record = _FRAMES[number]
+    if isinstance(record, HotRecord):
+        return record.encode(frame)
     out = bytearray([number])
-    _FRAMES[number].write(out, frame)
+    record.write(out, frame)
     if len(out) > MAX_FRAME_BYTES:
         raise FrameError(f"frame of {len(out)} bytes, at most {MAX_FRAME_BYTES}")
     return bytes(out)
@@ -169,6 +170,9 @@ def decode_frame(data: bytes, accepted: tuple[type[F], ...]) -> F:
     record = _FRAMES.get(data[0])
     if record is None or record.kind not in accepted:
         raise FrameError(f"frame number {data[0]} is not expected here")
+    if isinstance(record, HotRecord):
+        hot: F = record.decode(data)
+        return hot
     reader = Reader(data)
     reader.take(1)
     frame: F = record.read(reader)
