@@ -12,6 +12,7 @@ import dataclasses
 import math
 import struct
 from dataclasses import dataclass
+from operator import attrgetter
 
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 
@@ -29,6 +30,7 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 _INT_FIELDS = (
     "size", "height", "width", "channels", "timestamp", "bits_pixel", "obid",
 )  # fmt: skip
+_NUMBERS = attrgetter(*_INT_FIELDS)
 _UNSIGNED_FIELDS = ("size", "height", "width", "channels", "bits_pixel")
 _FLOAT = struct.Struct("<f")
 # Field 15, length-delimited: the smallest padding is the tag and a zero length.
@@ -99,12 +101,26 @@ class Metadata:
             message.ParseFromString(bytes(data))
         except ProtobufDecodeError as error:
             raise ContentError(f"metadata of {len(data)} bytes: {error}") from error
-        fields = {name: getattr(message, name) for name in _INT_FIELDS}
+        numbers = _NUMBERS(message)
+        if not message.items and min(numbers) >= 0 and max(numbers) <= INT32_MAX:
+            # Nothing is left that a constructor could object to.
+            return _plain(numbers, message.camera)
+        fields = dict(zip(_INT_FIELDS, numbers, strict=True))
         try:
             items = tuple(_read_item(item) for item in message.items)
             return cls(camera=message.camera, items=items, **fields)
         except MisuseError as error:
             raise ContentError(f"metadata: {error}") from error
+
+
+def _plain(numbers: tuple[int, ...], camera: str) -> Metadata:
+    """Make one without items from values that have been checked; every image needs one."""
+    metadata = Metadata.__new__(Metadata)
+    for name, value in zip(_INT_FIELDS, numbers, strict=True):
+        object.__setattr__(metadata, name, value)
+    object.__setattr__(metadata, "camera", camera)
+    object.__setattr__(metadata, "items", ())
+    return metadata
 
 
 def _check_int(name: str, value: object, low: int) -> None:
