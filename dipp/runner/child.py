@@ -195,7 +195,8 @@ class _Child:
             if self._is_rehearsed and time.monotonic() > self._awake_until:
                 with self._mirrored():
                     self._rehearse()
-            self._stay_awake()
+            if not self._stay_awake():
+                self._doze()
 
     def _stand_by(self) -> None:
         """Rehearse. First without the module's own part: that may fail."""
@@ -284,16 +285,22 @@ class _Child:
             self._announced.close()
             self._announced = None
 
-    def _stay_awake(self) -> None:
-        """Wait for the order without sleeping, for a short while; longer as usual."""
+    def _stay_awake(self) -> bool:
+        """Wait for the order without sleeping, for a short while; say whether it is there."""
         fd = self._channel.fileno()
         while self._announced is not None and self._announced.warm_a_bit():
             if wait_readable(fd, 0):
-                return
+                return True
         end = self._awake_until = time.monotonic() + AWAKE_S
-        while not wait_readable(fd, 0) and time.monotonic() < end:
+        while time.monotonic() < end:
+            if wait_readable(fd, 0):
+                return True
             os.sched_yield()
-        if self._announced is not None and not wait_readable(fd, _COMING_S):
+        return False
+
+    def _doze(self) -> None:
+        """Wait as usual for an announced order; let go of its input if it does not come."""
+        if self._announced is not None and not wait_readable(self._channel.fileno(), _COMING_S):
             self._forget()
 
     def _workspace(self, go: Go, passing: socket.socket) -> Workspace:

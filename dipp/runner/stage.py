@@ -44,6 +44,7 @@ HOLD_BELOW_S = 0.005
 _LARGE_BYTES, _HOLD_LARGE_BELOW_S = 16 << 20, 0.001
 # A module that is done sooner gains nothing from other processors.
 _BRIEF_S = 0.0003
+_SPIN_S = 2 * _BRIEF_S
 # Since its order; then a child that was killed is not waited for in idleness any more.
 _LONG_DEAD_S = 60.0
 
@@ -91,6 +92,7 @@ class Stage:
     _arena: int = field(default=-1, init=False)
     _arena_bytes: int = field(default=0, init=False)
     _is_settled: bool = field(default=False, init=False)
+    _is_brief: bool = field(default=False, init=False)
 
     def begin(self, execution: Execution, arenas: ArenaPool, expected_s: float) -> bool:
         """Give the order; `finish` waits. False if the child is dead already. Raises OSError."""
@@ -106,7 +108,7 @@ class Stage:
         is_large = before.size_bytes >= _LARGE_BYTES
         hold = expected_s < (_HOLD_LARGE_BELOW_S if is_large else HOLD_BELOW_S)
         # What has never run may want all processors.
-        is_brief = 0 < expected_s < _BRIEF_S
+        is_brief = self._is_brief = 0 < expected_s < _BRIEF_S
         key = (numbers, is_fresh, hold, is_brief, self.shmid)
         order = before.orders.get(key)
         if order is None:
@@ -130,7 +132,7 @@ class Stage:
         execution = self.execution
         if execution is None:
             return
-        execution.watch()
+        execution.watch(_SPIN_S if self._is_brief and execution.is_awake else 0.0)
         if execution.has_result:
             try:
                 self.after = self._accept(execution.frames[0])
