@@ -123,6 +123,8 @@ class Image:
     @property
     def shape(self) -> tuple[int, ...]:
         """(height, width) or, with more than one channel, (height, width, channels)."""
+        if self._samples is not None:
+            return self._samples[0]
         height, width, channels, _, _ = self._seen()
         return (height, width, channels) if channels > 1 else (height, width)
 
@@ -130,7 +132,8 @@ class Image:
         """Say what the samples are. Raises ModuleError (305) if no type has so many bits."""
         samples = self._samples
         if samples is None:
-            bits, shape = self._seen()[3], self.shape
+            height, width, channels, bits, _ = self._seen()
+            shape = (height, width, channels) if channels > 1 else (height, width)
             dtype = _DTYPES.get((8 if bits <= 8 else 16) if bits <= 16 else bits)
             if dtype is None:
                 raise ModuleError(Code.BATCH_INVALID, f"{bits} bits per pixel")

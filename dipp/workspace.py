@@ -25,6 +25,10 @@ from dipp.metadata import Metadata
 ENCODING_ITEM = "enc"
 
 
+# A named tuple without its Python constructor, which takes as long as all the rest.
+_new = tuple.__new__
+
+
 class ModuleError(ContentError):
     """A module gives up with a code: 1..99 its own (reported as 700 + n), others verbatim."""
 
@@ -84,18 +88,18 @@ class SeenImage(NamedTuple):
             metadata.width,
             metadata.channels,
             metadata.bits_pixel,
-            metadata.item(ENCODING_ITEM) is not None,
+            bool(metadata.items) and metadata.item(ENCODING_ITEM) is not None,
         )
 
     @property
     def meta(self) -> SegmentRange:
         """Where the encoded metadata are."""
-        return SegmentRange(*self[:3])
+        return _new(SegmentRange, self[:3])
 
     @property
     def pixels(self) -> SegmentRange:
         """Where the pixels are."""
-        return SegmentRange(*self[3:6])
+        return _new(SegmentRange, self[3:6])
 
     @property
     def ref(self) -> ImageRef:

@@ -188,8 +188,9 @@ class Execution:
     @property
     def announced(self) -> tuple[int, int] | None:
         """Device and inode of the input that it has, for as long as it surely keeps it."""
-        is_late = time.monotonic() - self._announced_at > _ANNOUNCED_S
-        return None if is_late else self._announced
+        if self._announced is None or time.monotonic() - self._announced_at > _ANNOUNCED_S:
+            return None
+        return self._announced
 
     def order(self, go: bytes, fds: Sequence[int]) -> None:
         """Send an encoded `Go`; the deadline counts from here. Raises OSError."""
@@ -216,7 +217,7 @@ class Execution:
                 self.cut = Cut.DEADLINE
                 break
             # Rounded up: a poll of less than a millisecond would spin.
-            ready = [fd for fd, _ in poller.poll(int(left_s * 1000) + 1)]
+            ready = dict(poller.poll(int(left_s * 1000) + 1))
             has_exited = self.pidfd in ready
             if channel_fd in ready or has_exited:
                 while self._take_frame() and has_exited:

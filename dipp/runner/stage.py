@@ -112,7 +112,8 @@ class Stage:
         key = (numbers, is_fresh, hold, is_brief, self.shmid)
         order = before.orders.get(key)
         if order is None:
-            seen = tuple(SeenImage.of(ref, before.known[ref.meta]) for ref in before.images)
+            known = before.known
+            seen = tuple([SeenImage.of(ref, known[ref.meta]) for ref in before.images])
             go = Go(before.batch_id, before.pipeline_id, seen, *key)
             order = before.orders[key] = encode_go(go)
         self._arena, self._arena_bytes = own.fd, arenas.size_bytes
