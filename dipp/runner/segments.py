@@ -25,7 +25,7 @@ from dipp.workspace import SegmentRange
 
 # Of an announced input so much is mapped ahead at most, and so much at a time.
 _WARM_LIMIT_BYTES = 64 << 20
-_WARM_STEP_BYTES = 256 << 10
+_WARM_STEP_BYTES = 64 << 10
 
 
 class Announced:
