@@ -33,8 +33,8 @@ from bench.text import change_lines, console_lines, markdown
 
 # In the order of the report; each is a file in bench/measure.
 SECTIONS = (
-    "stages", "throughput", "recovery", "memory", "workers", "sandbox", "uplink", "dish", "aurora",
-    "network", "payload",
+    "stages", "throughput", "floor", "recovery", "memory", "workers", "sandbox", "uplink", "dish",
+    "aurora", "network", "payload",
 )  # fmt: skip
 _EPILOG = f"""\
 sections: {" ".join(SECTIONS)}

@@ -45,7 +45,7 @@ from dipp.runner.protocol import (
 )
 from dipp.runner.segments import Announced, Segments
 from dipp.runner.values import Policy, clip
-from dipp.runner.wait import wait_readable
+from dipp.runner.wait import spin_readable, wait_readable
 from dipp.runner.wire import FrameError
 from dipp.sandbox.gear import Gear
 from dipp.sandbox.ladder import CHILD_LADDER, climb
@@ -291,12 +291,8 @@ class _Child:
         while self._announced is not None and self._announced.warm_a_bit():
             if wait_readable(fd, 0):
                 return True
-        end = self._awake_until = time.monotonic() + AWAKE_S
-        while time.monotonic() < end:
-            if wait_readable(fd, 0):
-                return True
-            os.sched_yield()
-        return False
+        self._awake_until = time.monotonic() + AWAKE_S
+        return spin_readable(fd, self._awake_until)
 
     def _doze(self) -> None:
         """Wait as usual for an announced order; let go of its input if it does not come."""

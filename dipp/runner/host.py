@@ -46,7 +46,7 @@ from dipp.runner.pool import Spawner, StandbyPool
 from dipp.runner.progress import ProgressPage
 from dipp.runner.rehearsal import Rehearsal
 from dipp.runner.values import Policy, clip
-from dipp.runner.wait import become_subreaper, wait_readable
+from dipp.runner.wait import become_subreaper, spin_readable, wait_readable
 from dipp.sandbox.cgroups import Cgroup
 from dipp.sandbox.enclosure import enclose_host
 from dipp.sandbox.gear import Gear, find_user, make_gear, paths_of, recount
@@ -196,12 +196,8 @@ class _Host:
         close_fds(fds)
         if time.monotonic() > self._awake_until:
             self._rehearse(self._rehearsal.run)
-        end = self._awake_until = time.monotonic() + AWAKE_S
-        while time.monotonic() < end:
-            if wait_readable(self._control.fileno(), 0):
-                return True
-            os.sched_yield()
-        return False
+        self._awake_until = time.monotonic() + AWAKE_S
+        return spin_readable(self._control.fileno(), self._awake_until)
 
     def _recount(self, policy: Policy) -> None:
         if time.monotonic() - self._counted > _RECOUNT_S:

@@ -98,3 +98,12 @@ def test_missing_file_is_1(tmp_path):
     done = bench("--against", tmp_path / "none.json")
     assert (done.returncode, done.stdout) == (1, "")
     assert "none.json" in done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_bare_processes_are_measured(tmp_path):
+    done = bench("--quick", "--only", "floor", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads((tmp_path / "bench.json").read_text())
+    for key in ("floor.exchange_us_m1", "floor.exchange_us_m16", "floor.life_us"):
+        assert 0 < data[key] <= data[f"{key}_median"], key
