@@ -110,7 +110,8 @@ class ChainRunner:
         """Run a batch. Raises StuckChildError.
 
         In a hurry, because the next batch will follow at once, a child for that is forked beside
-        the last module, and the dead are left for `bury_dead`.
+        the last module. The dead are left for `bury_dead` if nothing more can be learned from them:
+        whoever waits for the result need not wait for their end.
         """
         self._is_hurried = is_hurried
         try:
@@ -129,7 +130,7 @@ class ChainRunner:
         states = [stage.before for stage in stages] + ([state] if state else [])
         # Metadata lie in the same memory; what is missing is touched when it is needed.
         self._crew.recent_bytes = max((each.size_bytes for each in states), default=0)
-        if not (is_hurried and state is not None and self._leave(stages)):
+        if state is None or not self._leave(stages):
             self._bury(stages)
         # To let go of them takes longer than many a module; the next batch shall not wait for it.
         self._stages = []
@@ -216,6 +217,9 @@ class ChainRunner:
         # What has no filter may have left System V segments, to be charged to it.
         if count > _MOST_LEFT or not crew.is_filtered or not self._has_namespace:
             return False
+        for stage in stages:
+            if stage.has_ended:
+                stage.settle()
         if not crew.forks.is_quiet or not all(stage.can_be_left for stage in stages):
             return False
         for stage in stages:
@@ -232,10 +236,15 @@ class ChainRunner:
 
     def bury_dead(self) -> None:
         """Bury those that have been left and are dead by now. Raises StuckChildError."""
-        for stage in [stage for stage in self._left if stage.is_dead]:
+        dead = [stage for stage in self._left if stage.is_dead]
+        for stage in dead:
             self._left.remove(stage)
             stage.settle()
             self._close(stage)
+        if dead and not self._left:
+            # One of them may have started something in its last moments.
+            self._reserve.arrive()
+            self._sweep(dead[-1])
 
     def _close(self, stage: Stage) -> None:
         if stage.execution is not None:

@@ -166,9 +166,17 @@ class Stage:
     @property
     def can_be_left(self) -> bool:
         """Say whether nothing that its child's end could tell would change the verdict."""
+        if self.code != Code.OK:
+            return False
         if self._is_settled or self.execution is None:
             return True
-        return self.code == Code.OK and not self.module.is_native and self.execution.can_be_left
+        return not self.module.is_native and self.execution.can_be_left
+
+    @property
+    def has_ended(self) -> bool:
+        """Say whether its child is dead and has not been buried yet."""
+        execution = self.execution
+        return execution is not None and not self._is_settled and execution.has_exited
 
     def leave(self) -> bool:
         """End the child, to be settled later; False if that has been done before."""

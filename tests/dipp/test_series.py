@@ -201,6 +201,36 @@ def test_a_liar_in_a_series_spoils_its_own_batch_only(harness, module, act, code
         assert outcome[:2] == (number, right.tobytes())
 
 
+# Forks as often as it may from the moment its result is there.
+STARTER = """
+import os, threading, time
+def run(batch, params):
+    def start():
+        time.sleep({pause_s})
+        while os.fork():
+            pass
+        os.setsid()
+        time.sleep(600)
+    threading.Thread(target=start, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("pause_s", [0.00001, 0.00015, 0.002])
+@pytest.mark.parametrize("is_last", [False, True], ids=["then-another", "last"])
+def test_what_is_started_after_a_result_is_killed(harness, module, pause_s, is_last):
+    paths = [module(STARTER.format(pause_s=pause_s), "starter"), module(ADD, "add")]
+    chain = make_chain(*(reversed(paths) if is_last else paths))
+    for number in range(1, 6):
+        outcomes, _ = run_series(harness, chain, [number])
+        if not isinstance(outcomes[0], Failed):
+            right = np.frombuffer(image_number(number)[1], "<u2") + 1
+            assert outcomes[0][:2] == (number, right.astype("<u2").tobytes())
+        harness.prepare()
+        # A nursery and two that stand by.
+        while len(below(harness)) != 3 or "Z" in below(harness).values():
+            harness.loop.tick(0.01)
+
+
 @pytest.fixture(scope="module")
 def native(tmp_path_factory):
     if not has_compiler():
