@@ -19,7 +19,7 @@ from dipp.runner.arena import ArenaPool, identity, read_range, segment_size
 from dipp.runner.execution import Execution
 from dipp.runner.frames import RunBatch
 from dipp.runner.loader import LoadedModule
-from dipp.runner.stage import BatchState, Stage
+from dipp.runner.stage import LARGE_BYTES, BatchState, Stage
 from dipp.runner.validate import check_images
 from dipp.runner.values import CrashRecord, StageStats
 from dipp.runner.wait import ForkWatch, sweep_orphans, sweep_sysv_segments
@@ -100,7 +100,8 @@ class ChainRunner:
         self._stages: list[Stage] = []
         self._has_namespace = crew.forks.can_tell
         self._is_hurried = False
-        # Ended, but not buried yet.
+        # Of the last batch, not ended yet; ended, but not buried yet.
+        self._leaving: list[Stage] = []
         self._left: list[Stage] = []
         self._expected_s = [0.0] * len(self._modules)
 
@@ -110,8 +111,8 @@ class ChainRunner:
         """Run a batch. Raises StuckChildError.
 
         In a hurry, because the next batch will follow at once, a child for that is forked beside
-        the last module. The dead are left for `bury_dead` if nothing more can be learned from them:
-        whoever waits for the result need not wait for their end.
+        the last module. If nothing more can be learned from how the children end, they are left for
+        `dismiss` and `bury_dead`: whoever waits for the result need not wait for that.
         """
         self._is_hurried = is_hurried
         try:
@@ -132,6 +133,8 @@ class ChainRunner:
         self._crew.recent_bytes = max((each.size_bytes for each in states), default=0)
         if state is None or not self._leave(stages):
             self._bury(stages)
+        if self._crew.recent_bytes >= LARGE_BYTES:
+            self.dismiss()
         # To let go of them takes longer than many a module; the next batch shall not wait for it.
         self._stages = []
         failed = next((stage for stage in stages if stage.code != Code.OK), None)
@@ -212,22 +215,28 @@ class ChainRunner:
             self._sweep(stage)
 
     def _leave(self, stages: Sequence[Stage]) -> bool:
-        """End all children without waiting for that; False if their end could tell something."""
+        """Leave the children to be ended later; False if their end could tell something."""
         crew, count = self._crew, len(self._left) + len(stages)
         # What has no filter may have left System V segments, to be charged to it.
         if count > _MOST_LEFT or not crew.is_filtered or not self._has_namespace:
             return False
         for stage in stages:
-            if stage.has_ended:
-                stage.settle()
+            stage.take_stock()
         if not crew.forks.is_quiet or not all(stage.can_be_left for stage in stages):
             return False
         for stage in stages:
-            if stage.leave():
-                self._left.append(stage)
-            else:
+            if stage.is_settled:
                 self._close(stage)
+            else:
+                self._leaving.append(stage)
         return True
+
+    def dismiss(self) -> None:
+        """End the children of the last batch; must follow at once when its result has been told."""
+        for stage in self._leaving:
+            stage.end()
+        self._left += self._leaving
+        self._leaving = []
 
     @property
     def left_fds(self) -> list[int]:

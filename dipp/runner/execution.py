@@ -254,11 +254,14 @@ class Execution:
         self._take_frame()
         return self.has_result and not self.has_exited
 
-    def leave(self) -> None:
-        """End it and take down what it has cost so far; to bury it is for later."""
-        self.burial = Burial(cpu_s=cpu_clock(self.pid), peak_rss_kb=peak_rss_kb(self.outer_pid))
+    def take_stock(self) -> bool:
+        """Take down what it has cost so far; False if it is about to end by itself."""
+        peak_kb = peak_rss_kb(self.outer_pid)
+        if peak_kb is None:
+            return False
+        self.burial = Burial(cpu_s=cpu_clock(self.pid), peak_rss_kb=peak_kb)
         self._take_log()
-        self.kill()
+        return True
 
     def await_death(self) -> None:
         """Wait for the end of a killed process, which stays to be buried."""

@@ -276,6 +276,7 @@ class _Host:
             latency_s=result.latency_s,
         )
         self._control.send(done, self._arenas.readable(arenas))
+        self._runner.dismiss()
         # What came between input and result is of no use to anybody any more.
         self._arenas.trim()
 

@@ -41,7 +41,7 @@ from dipp.workspace import ImageRef, SeenImage, SegmentRange
 # once, beside the next stage, and give its memory back; others stay until the chain has ended.
 HOLD_BELOW_S = 0.005
 # With much memory in use, that of those who are done is better given back.
-_LARGE_BYTES, _HOLD_LARGE_BELOW_S = 16 << 20, 0.001
+LARGE_BYTES, _HOLD_LARGE_BELOW_S = 16 << 20, 0.001
 # A module that is done sooner gains nothing from other processors.
 _BRIEF_S = 0.0003
 _SPIN_S = 2 * _BRIEF_S
@@ -105,7 +105,7 @@ class Stage:
         numbers, fds = _places(before, arenas, execution.announced)
         if self.module.is_native and self.shmid < 0:
             self.shmid = _flown_segment(before, self.user)
-        is_large = before.size_bytes >= _LARGE_BYTES
+        is_large = before.size_bytes >= LARGE_BYTES
         hold = expected_s < (_HOLD_LARGE_BELOW_S if is_large else HOLD_BELOW_S)
         # What has never run may want all processors.
         is_brief = self._is_brief = 0 < expected_s < _BRIEF_S
@@ -172,18 +172,18 @@ class Stage:
             return True
         return not self.module.is_native and self.execution.can_be_left
 
-    @property
-    def has_ended(self) -> bool:
-        """Say whether its child is dead and has not been buried yet."""
+    def take_stock(self) -> None:
+        """Account for the child as it is; settle at once what has ended or is about to."""
         execution = self.execution
-        return execution is not None and not self._is_settled and execution.has_exited
+        if execution is None or self._is_settled:
+            return
+        if execution.has_exited or not execution.take_stock():
+            self.settle()
 
-    def leave(self) -> bool:
-        """End the child, to be settled later; False if that has been done before."""
-        if self._is_settled or self.execution is None:
-            return False
-        self.execution.leave()
-        return True
+    @property
+    def is_settled(self) -> bool:
+        """Say whether there is no child that has to be ended and buried."""
+        return self._is_settled or self.execution is None
 
     @property
     def is_dead(self) -> bool:

@@ -79,14 +79,17 @@ def cpu_clock(pid: int) -> float:
         return 0.0
 
 
-def peak_rss_kb(outer_pid: int) -> int:
-    """Return the most memory a process has had mapped at once; 0 if it is gone."""
+def peak_rss_kb(outer_pid: int) -> int | None:
+    """Return the most memory a process has had mapped at once; None if that is gone already.
+
+    0 if it cannot be told.
+    """
     try:
         with open(f"/proc/{outer_pid}/status", "rb") as file:
             rows = [line for line in file if line.startswith(b"VmHWM:")]
     except OSError:
         return 0
-    return int(rows[0].split()[1]) if rows else 0
+    return int(rows[0].split()[1]) if rows else None
 
 
 def kill_group(pid: int, pidfd: int) -> None:
