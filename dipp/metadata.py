@@ -8,9 +8,9 @@ Source: dipp.md 5 and 8, design.md 3.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import struct
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -31,8 +31,10 @@ _INT_FIELDS = (
     "size", "height", "width", "channels", "timestamp", "bits_pixel", "obid",
 )  # fmt: skip
 _NUMBERS = attrgetter(*_INT_FIELDS)
+_FIELDS = (*_INT_FIELDS, "camera", "items")
 _UNSIGNED_FIELDS = ("size", "height", "width", "channels", "bits_pixel")
 _FLOAT = struct.Struct("<f")
+_set = object.__setattr__
 # Field 15, length-delimited: the smallest padding is the tag and a zero length.
 _PADDING_TAG = b"\x7a"
 _PADDING_MIN_BYTES = 2
@@ -57,14 +59,31 @@ class Metadata:
     items: tuple[Item, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check(_FIELDS, ())
+
+    def _check(self, names: Collection[str], known: Sequence[Item]) -> None:
+        """Check these fields; `known` items are in order."""
         for name in _INT_FIELDS:
-            _check_int(name, getattr(self, name), 0 if name in _UNSIGNED_FIELDS else INT32_MIN)
-        _check_text("camera", self.camera)
-        object.__setattr__(self, "items", tuple(_normal_item(item) for item in self.items))
+            if name in names:
+                _check_int(name, getattr(self, name), 0 if name in _UNSIGNED_FIELDS else INT32_MIN)
+        if "camera" in names:
+            _check_text("camera", self.camera)
+        if "items" in names:
+            checked = {id(item) for item in known}
+            items = [item if id(item) in checked else _normal_item(item) for item in self.items]
+            _set(self, "items", tuple(items))
 
     def replace(self, **changes: object) -> Metadata:
         """Return a copy with the named fields changed. Raises MisuseError like the constructor."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        unknown = changes.keys() - _FIELDS
+        if unknown:
+            raise TypeError(f"metadata has no field {', '.join(sorted(unknown))}")
+        copy = Metadata.__new__(Metadata)
+        for name in _FIELDS:
+            _set(copy, name, changes[name] if name in changes else getattr(self, name))
+        # What is not changed has been checked before, and so have items that are taken over.
+        copy._check(changes, self.items)
+        return copy
 
     def with_item(self, key: str, value: ItemValue) -> Metadata:
         """Return a copy with one more item. Raises MisuseError (511) if the key is there."""
@@ -102,24 +121,23 @@ class Metadata:
         except ProtobufDecodeError as error:
             raise ContentError(f"metadata of {len(data)} bytes: {error}") from error
         numbers = _NUMBERS(message)
-        if not message.items and min(numbers) >= 0 and max(numbers) <= INT32_MAX:
-            # Nothing is left that a constructor could object to.
-            return _plain(numbers, message.camera)
-        fields = dict(zip(_INT_FIELDS, numbers, strict=True))
         try:
-            items = tuple(_read_item(item) for item in message.items)
+            items = tuple([_read_item(item) for item in message.items])
+            if min(numbers) >= 0 and max(numbers) <= INT32_MAX:
+                return _made(numbers, message.camera, items)
+            fields = dict(zip(_INT_FIELDS, numbers, strict=True))
             return cls(camera=message.camera, items=items, **fields)
         except MisuseError as error:
             raise ContentError(f"metadata: {error}") from error
 
 
-def _plain(numbers: tuple[int, ...], camera: str) -> Metadata:
-    """Make one without items from values that have been checked; every image needs one."""
+def _made(numbers: tuple[int, ...], camera: str, items: tuple[Item, ...]) -> Metadata:
+    """Make one from values in which a constructor would find nothing wrong."""
     metadata = Metadata.__new__(Metadata)
     for name, value in zip(_INT_FIELDS, numbers, strict=True):
-        object.__setattr__(metadata, name, value)
-    object.__setattr__(metadata, "camera", camera)
-    object.__setattr__(metadata, "items", ())
+        _set(metadata, name, value)
+    _set(metadata, "camera", camera)
+    _set(metadata, "items", items)
     return metadata
 
 
@@ -180,6 +198,9 @@ def _read_item(item: metadata_pb2.MetadataItem) -> Item:
     if member is None:
         raise MisuseError(f"item {item.key!r} has no value")
     value: ItemValue = getattr(item, member)
+    # All else that could be wrong with it, protobuf has seen to.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MisuseError(f"item {item.key!r} is {value}, not a finite number")
     return item.key, value
 
 

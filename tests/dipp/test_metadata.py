@@ -127,6 +127,8 @@ def test_oversized_metadata_is_refused_both_ways() -> None:
 def test_no_half_valid_value_exists(fields: dict[str, object]) -> None:
     with pytest.raises(MisuseError):
         Metadata(**fields)  # type: ignore[arg-type]
+    with pytest.raises(MisuseError):
+        GOLDEN.replace(**fields)
 
 
 def test_items_are_found_in_order_and_not_added_twice() -> None:
@@ -142,3 +144,25 @@ def test_items_are_found_in_order_and_not_added_twice() -> None:
 @given(st.text(string.printable, max_size=8))
 def test_replace_changes_only_what_is_named(camera: str) -> None:
     assert GOLDEN.replace(camera=camera).replace(camera="rgb") == GOLDEN
+
+
+def test_replace_normalises_new_items_and_keeps_the_others() -> None:
+    third = 1 / 3
+    value = GOLDEN.replace(items=(*GOLDEN.items, ("x", third)))
+    assert value == Metadata.decode(value.encode())
+    assert value.item("x") != third
+    assert value.replace(items=value.items[1:], obid=8).items == value.items[1:]
+
+
+def test_replace_of_an_unknown_field_names_it() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        GOLDEN.replace(colour=1)
+
+
+@pytest.mark.parametrize("bits", ["000080ff", "0000c07f"])
+def test_an_item_that_is_no_number_is_refused(bits: str) -> None:
+    data = Metadata(items=(("x", 1.0),)).encode()
+    wrong = data.replace(bytes.fromhex("0000803f"), bytes.fromhex(bits))
+    assert wrong != data
+    with pytest.raises(ContentError, match="not a finite number"):
+        Metadata.decode(wrong)
