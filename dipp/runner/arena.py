@@ -93,15 +93,20 @@ def identity(fd: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def segment_size(fd: int) -> int:
-    """Return the size in bytes. Raises ContentError (303) for what is not a plain segment."""
+def segment_status(fd: int) -> os.stat_result:
+    """Look at a segment. Raises ContentError (303) for what is not a plain one."""
     try:
         status = os.fstat(fd)
     except OSError as error:
         raise ContentError(f"segment: {error}", Code.SHM_ATTACH) from error
     if not stat.S_ISREG(status.st_mode):
         raise ContentError(f"segment has file mode {status.st_mode:o}", Code.SHM_ATTACH)
-    return status.st_size
+    return status
+
+
+def segment_size(fd: int) -> int:
+    """Return the size in bytes. Raises ContentError (303) for what is not a plain segment."""
+    return segment_status(fd).st_size
 
 
 def used_bytes(fd: int) -> int:
@@ -112,9 +117,10 @@ def used_bytes(fd: int) -> int:
 def read_range(fd: int, place: SegmentRange) -> bytes:
     """Return the bytes of a range, fewer if the segment has been shortened meanwhile."""
     parts: list[bytes] = []
-    offset = place.offset
-    while offset < place.end:
-        part = os.pread(fd, place.end - offset, offset)
+    _, offset, length = place
+    end = offset + length
+    while offset < end:
+        part = os.pread(fd, end - offset, offset)
         if not part:
             break
         parts.append(part)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dipp.errors import Code, ContentError
-from dipp.runner.arena import ArenaPool, identity, read_range, segment_size
+from dipp.runner.arena import ArenaPool, read_range, segment_status
 from dipp.runner.execution import Execution
 from dipp.runner.frames import RunBatch
 from dipp.runner.loader import LoadedModule
@@ -286,7 +286,8 @@ class ChainRunner:
 
 
 def _first_state(order: RunBatch, pipeline_id: int, input_fd: int) -> BatchState:
-    size = segment_size(input_fd)
+    status = segment_status(input_fd)
+    size = status.st_size
     found = check_images(
         order.images, (size,), lambda place: read_range(input_fd, place), order.images
     )
@@ -295,7 +296,7 @@ def _first_state(order: RunBatch, pipeline_id: int, input_fd: int) -> BatchState
         pipeline_id=pipeline_id,
         images=order.images,
         segments=(input_fd,),
-        input=identity(input_fd),
+        input=(status.st_dev, status.st_ino),
         sizes=(size,),
         known={ref.meta: each for ref, each in zip(order.images, found, strict=True)},
         size_bytes=sum([image.pixels.length for image in order.images]),
