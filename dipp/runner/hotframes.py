@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dipp.batch import MAX_IMAGES
 from dipp.runner.frames import MAX_SEGMENTS, Go, ModuleDone, ModuleForwarded, RunBatch
-from dipp.runner.wire import FrameError
+from dipp.runner.wire import FrameError, Reader
 from dipp.workspace import ImageRef, SeenImage, SegmentRange
 
 RUN, GO, DONE, FORWARDED = 20, 30, 31, 35
@@ -23,6 +23,7 @@ _GO_HEAD = Struct("<BQIiBBH")
 _SEEN = Struct("<HQIHQIiiiiB")
 _DONE_HEAD = Struct("<BQII")
 _IMAGE = Struct("<HQIHQI")
+_COUNT = Struct("<I")
 _FORWARDED = Struct("<BQ")
 _FRESH, _HOLD, _BRIEF = 1, 2, 4
 _FLAGS = _FRESH | _HOLD | _BRIEF
@@ -116,6 +117,24 @@ def _images(data: bytes, start: int, count: int) -> tuple[ImageRef, ...]:
             for numbers in _IMAGE.iter_unpack(data[start:])
         ]
     )
+
+
+class Images:
+    """The images as a field of any other frame: count and places."""
+
+    def write(self, out: bytearray, value: Any) -> None:
+        """Append count and places."""
+        try:
+            out += _with_images(_COUNT.pack(len(value)), value)
+        except error as problem:
+            raise FrameError(f"images do not fit: {problem}") from problem
+
+    def read(self, reader: Reader) -> Any:
+        """Return the images."""
+        (count,) = _COUNT.unpack(reader.take(_COUNT.size))
+        if count > MAX_IMAGES:
+            raise FrameError(f"{count} images, at most {MAX_IMAGES}")
+        return _images(reader.take(count * _IMAGE.size), 0, count)
 
 
 def encode_forwarded(batch_id: int) -> bytes:

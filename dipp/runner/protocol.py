@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from dipp.batch import MAX_IMAGES
 from dipp.runner.frames import (
     MAX_STEPS,
     REASON_LIMIT_BYTES,
@@ -41,6 +40,7 @@ from dipp.runner.hotframes import (
     FORWARDED,
     HOT_RECORDS,
     HotRecord,
+    Images,
     decode_done,
     decode_forwarded,
 )
@@ -56,28 +56,16 @@ from dipp.runner.wire import (
     Choice,
     FrameError,
     Many,
-    Packed,
     Pair,
     Reader,
     Record,
     Text,
 )
-from dipp.workspace import ImageRef, SegmentRange
 
 # 4096 images of 28 bytes fit twice; a socket of the default size (208 KiB) takes it in one piece.
 MAX_FRAME_BYTES = 160 << 10
 F = TypeVar("F")
 
-
-def _numbers(ref: ImageRef) -> tuple[int, ...]:
-    return (*ref.meta, *ref.pixels)
-
-
-def _image(m_seg: int, m_at: int, m_len: int, p_seg: int, p_at: int, p_len: int) -> ImageRef:
-    return ImageRef(SegmentRange(m_seg, m_at, m_len), SegmentRange(p_seg, p_at, p_len))
-
-
-_IMAGES = Packed("HQIHQI", MAX_IMAGES, _numbers, _image)
 _NAME = Text(64)
 _REASON = Text(REASON_LIMIT_BYTES)
 _VALUE = Choice(((bool, U8), (int, I32), (float, F64), (str, Text(1024))))
@@ -133,7 +121,7 @@ _FRAMES: dict[int, Record | HotRecord] = {
     12: Record(ChainLoaded, rss_kb=U64, missing_rungs=Many(_NAME, 32)),
     13: Record(LoadFailed, position=U8, code=U16, reason=_REASON),
     22: Record(
-        BatchDone, batch_id=U64, images=_IMAGES, arenas=U8, stages=_STAGES, rss_kb=U64,
+        BatchDone, batch_id=U64, images=Images(), arenas=U8, stages=_STAGES, rss_kb=U64,
         latency_s=F64,
     ),
     23: Record(BatchFailed, batch_id=U64, crash=Blob(188), log=Text(8192), stages=_STAGES),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -151,44 +151,6 @@ class Many:
         if count > self._limit:
             raise FrameError(f"{count} items before byte {reader.offset}, at most {self._limit}")
         return tuple(self._item.read(reader) for _ in range(count))
-
-
-class Packed:
-    """A tuple of at most `limit` values of one `struct` format each; much quicker than `Many`.
-
-    `take` turns a value into the numbers of the format, `make` turns them back.
-    """
-
-    def __init__(
-        self,
-        form: str,
-        limit: int,
-        take: Callable[[Any], tuple[int, ...]],
-        make: Callable[..., Any],
-    ) -> None:
-        self._struct = struct.Struct("<" + form)
-        self._limit = limit
-        self._take = take
-        self._make = make
-
-    def write(self, out: bytearray, value: Any) -> None:
-        """Append count and values."""
-        if len(value) > self._limit:
-            raise FrameError(f"{len(value)} items, at most {self._limit}")
-        U32.write(out, len(value))
-        try:
-            for item in value:
-                out += self._struct.pack(*self._take(item))
-        except struct.error as error:
-            raise FrameError(f"{item!r} does not fit: {error}") from error
-
-    def read(self, reader: Reader) -> Any:
-        """Return the values."""
-        count = U32.read(reader)
-        if count > self._limit:
-            raise FrameError(f"{count} items before byte {reader.offset}, at most {self._limit}")
-        data = reader.take(count * self._struct.size)
-        return tuple(self._make(*numbers) for numbers in self._struct.iter_unpack(data))
 
 
 class Record:
